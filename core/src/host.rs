@@ -1,0 +1,245 @@
+//! A file or block device of the host.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{Run, Store};
+
+/// An open host file or block device; all access is at an offset, so that threads may share it.
+#[derive(Debug)]
+pub struct HostFile {
+    file: File,
+    path: PathBuf,
+    device: bool,
+    id: (u64, u64),
+}
+
+impl HostFile {
+    /// Opens `path` for reading only.
+    ///
+    /// # Errors
+    /// The host's; [`ErrorKind::Refused`] for anything but a regular file or a block device.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path.as_ref(), OpenOptions::new().read(true))
+    }
+
+    /// Opens `path` for reading and writing.
+    ///
+    /// # Errors
+    /// As [`HostFile::open`].
+    pub fn open_rw(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path.as_ref(), OpenOptions::new().read(true).write(true))
+    }
+
+    /// Opens a block device for reading and writing, for this program alone: a device that is
+    /// mounted or otherwise held by the kernel is refused.
+    ///
+    /// # Errors
+    /// As [`HostFile::open`]; [`ErrorKind::InUse`] where something holds the device.
+    pub fn open_device_exclusive(path: impl AsRef<Path>) -> Result<Self> {
+        let flags = i32::try_from(OFlags::EXCL.bits()).unwrap_or_default();
+        Self::open_with(
+            path.as_ref(),
+            OpenOptions::new().read(true).write(true).custom_flags(flags),
+        )
+        .map_err(|e| e.hint("unmount it and stop what uses it (swap, RAID, LVM), then try again"))
+    }
+
+    fn open_with(path: &Path, options: &mut OpenOptions) -> Result<Self> {
+        // A FIFO would block the open for ever, so its kind is looked at before and after.
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(e, "open").in_file(path))?;
+        refuse_odd_kinds(&metadata, path)?;
+        let file = options.open(path).map_err(|e| Error::io(e, "open").in_file(path))?;
+        Self::new(file, path)
+    }
+
+    /// Wraps a file that is already open; `path` is only its name in messages.
+    ///
+    /// # Errors
+    /// As [`HostFile::open`].
+    pub fn new(file: File, path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let metadata = file.metadata().map_err(|e| Error::io(e, "stat").in_file(&path))?;
+        refuse_odd_kinds(&metadata, &path)?;
+        let device = metadata.file_type().is_block_device();
+        Ok(Self { file, path, device, id: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is a block device.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        self.device
+    }
+
+    /// Device and inode: equal for two paths to one file.
+    #[must_use]
+    pub fn id(&self) -> (u64, u64) {
+        self.id
+    }
+
+    /// Bytes the file takes on its disk; for a device its length.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn allocated(&self) -> io::Result<u64> {
+        if self.device { self.len() } else { Ok(self.file.metadata()?.blocks() * 512) }
+    }
+
+    /// The file system's preferred block size in bytes, on which shared extents must start and end.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn block_size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.blksize())
+    }
+
+    /// Lets the kernel copy up to `len` bytes from `offset` to `to` at `to_offset`, by sharing
+    /// them where the file system can. Returns the bytes copied, which may be fewer, or 0 at the
+    /// end of this file.
+    ///
+    /// # Errors
+    /// The host's, also where the pair of files cannot be copied this way.
+    pub fn copy_range(
+        &self,
+        offset: u64,
+        to: &Self,
+        to_offset: u64,
+        len: usize,
+    ) -> io::Result<usize> {
+        let (mut from_offset, mut to_offset) = (offset, to_offset);
+        Ok(rustix::fs::copy_file_range(
+            &self.file,
+            Some(&mut from_offset),
+            &to.file,
+            Some(&mut to_offset),
+            len,
+        )?)
+    }
+
+    /// The open file, for what this type does not offer.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+fn refuse_odd_kinds(metadata: &std::fs::Metadata, path: &Path) -> Result<()> {
+    let kind = metadata.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(());
+    }
+    let what = if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_char_device() {
+        "a character device"
+    } else {
+        "not a file"
+    };
+    Err(Error::new(ErrorKind::Refused, format!("is {what}, not a disk image"))
+        .in_file(path)
+        .hint("name a regular file or a block device"))
+}
+
+impl Store for HostFile {
+    fn name(&self) -> &Path {
+        &self.path
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        if self.device {
+            Ok(rustix::fs::seek(&self.file, SeekFrom::End(0))?)
+        } else {
+            Ok(self.file.metadata()?.len())
+        }
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.device {
+            // A device has the length it has; asking for no more than that is no change.
+            return if len <= self.len()? {
+                Ok(())
+            } else {
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            };
+        }
+        self.file.set_len(len)
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, punch, offset, len) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => {
+                write_zeros(self, offset, len)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn run_at(&self, offset: u64, end: u64) -> io::Result<Run> {
+        let all_data = Run { len: end - offset, hole: false };
+        if self.device {
+            return Ok(all_data);
+        }
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) if data > offset => Ok(Run { len: data.min(end) - offset, hole: true }),
+            Ok(_) => match rustix::fs::seek(&self.file, SeekFrom::Hole(offset)) {
+                Ok(hole) if hole > offset => Ok(Run { len: hole.min(end) - offset, hole: false }),
+                Ok(_) | Err(_) => Ok(all_data),
+            },
+            // No data from here to the end of the file; past its end nothing is known.
+            Err(Errno::NXIO) => match self.len()? {
+                len if len >= end => Ok(Run { len: end - offset, hole: true }),
+                len if len > offset => Ok(Run { len: len - offset, hole: true }),
+                _ => Ok(all_data),
+            },
+            Err(_) => Ok(all_data),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn host(&self) -> Option<&HostFile> {
+        Some(self)
+    }
+}
+
+fn write_zeros(file: &HostFile, offset: u64, len: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let (mut offset, mut left) = (offset, len);
+    while left > 0 {
+        let step = left.min(1 << 20);
+        let piece = usize::try_from(step).ok().and_then(|n| zeros.get(..n)).unwrap_or(&zeros);
+        file.file.write_all_at(piece, offset)?;
+        offset += step;
+        left -= step;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! New files that appear whole or not at all.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempPath;
+
+use crate::error::{Error, Result};
+use crate::host::HostFile;
+use crate::store::{Store, StoreExt};
+
+/// Creates the files of one new image.
+pub trait Files {
+    /// The name of the file the user asked for, without its folder: what extents are named after.
+    fn main_name(&self) -> &str;
+
+    /// Creates an empty file called `name` beside the main one (`name` may be the main name
+    /// itself). The last file created under the main name is the one that makes the image appear.
+    ///
+    /// # Errors
+    /// [`Refused`](crate::ErrorKind::Refused) where the file exists and may not be overwritten;
+    /// the host's.
+    fn create(&mut self, name: &str) -> Result<Arc<dyn Store>>;
+}
+
+/// The files of one new image on the host: written under temporary names, then flushed and given
+/// their own, extents first and the main file last. Dropped without [`Output::commit`], nothing
+/// stays behind.
+#[derive(Debug)]
+pub struct Output {
+    folder: PathBuf,
+    main: String,
+    overwrite: bool,
+    files: Vec<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    name: String,
+    temporary: TempPath,
+    file: Arc<HostFile>,
+}
+
+impl Output {
+    /// Prepares for an image at `path`; with `overwrite` existing files are replaced at the end.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) for a path without a UTF-8 file name;
+    /// [`Refused`](crate::ErrorKind::Refused) where it exists and `overwrite` is not given.
+    pub fn new(path: &Path, overwrite: bool) -> Result<Self> {
+        let main = path
+            .file_name()
+            .and_then(OsStr::to_str)
+            .ok_or_else(|| Error::usage("an output needs a file name in UTF-8").in_file(path))?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let output =
+            Self { folder: folder.to_owned(), main: main.to_owned(), overwrite, files: Vec::new() };
+        output.refuse_existing(main)?;
+        Ok(output)
+    }
+
+    fn refuse_existing(&self, name: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        match path.symlink_metadata() {
+            Ok(found) if found.is_dir() => Err(Error::refused("is a folder").in_file(path)),
+            Ok(_) if !self.overwrite => Err(Error::refused("exists already")
+                .in_file(path)
+                .hint("name another output, or add --force to replace it")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The paths the files will have.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|pending| self.folder.join(&pending.name)).collect()
+    }
+
+    /// Flushes all files and gives them their names: the image is there.
+    ///
+    /// # Errors
+    /// The host's; what has not got its name by then is removed.
+    pub fn commit(mut self) -> Result<()> {
+        for pending in &self.files {
+            pending.file.flush()?;
+        }
+        // The main file comes last: as long as it is missing there is no image to open.
+        let main = self.main.clone();
+        self.files.sort_by_key(|pending| pending.name == main);
+        for pending in std::mem::take(&mut self.files) {
+            let path = self.folder.join(&pending.name);
+            let named = if self.overwrite {
+                pending.temporary.persist(&path)
+            } else {
+                pending.temporary.persist_noclobber(&path)
+            };
+            named.map_err(|e| {
+                Error::io(e.error, "give the finished file its name").in_file(&path)
+            })?;
+        }
+        sync_folder(&self.folder)
+            .map_err(|e| Error::io(e, "flush the folder").in_file(&self.folder))
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
+
+impl Files for Output {
+    fn main_name(&self) -> &str {
+        &self.main
+    }
+
+    fn create(&mut self, name: &str) -> Result<Arc<dyn Store>> {
+        let path = self.folder.join(name);
+        if Path::new(name).file_name() != Some(OsStr::new(name)) {
+            return Err(Error::internal(format!("{name:?} is not a plain file name")));
+        }
+        self.refuse_existing(name)?;
+        let failed = |e| Error::io(e, "create a file").in_file(&path);
+        let temporary = tempfile::Builder::new()
+            .prefix(&format!(".{name}.vdisk-partial-"))
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(&self.folder)
+            .map_err(failed)?;
+        let (file, temporary) = temporary.into_parts();
+        let file = Arc::new(HostFile::new(file, path)?);
+        self.files.push(Pending { name: name.to_owned(), temporary, file: file.clone() });
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.img");
+        let listing = || std::fs::read_dir(folder.path()).unwrap().count();
+
+        let mut dropped = Output::new(&path, false).unwrap();
+        dropped.create("a.img").unwrap().write_all_at(b"half", 0).unwrap();
+        drop(dropped);
+        assert_eq!(listing(), 0);
+
+        let mut kept = Output::new(&path, false).unwrap();
+        kept.create("a.img").unwrap().write_all_at(b"whole", 0).unwrap();
+        kept.create("a-flat.img").unwrap();
+        assert!(!path.exists());
+        kept.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(listing(), 2);
+        assert!(Output::new(&path, false).is_err());
+    }
+}
