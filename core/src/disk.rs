@@ -1,6 +1,7 @@
 //! What a guest would read: a whole chain, or anything that behaves like one.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -29,12 +30,30 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// As [`Disk::read_at`].
     fn extent_at(&self, offset: u64, end: u64) -> Result<Extent>;
 
+    /// All extents of `range`, in order, merged where they continue each other. Requires
+    /// `range.end <= len`. Implementations that can remember more between extents than
+    /// [`Disk::extent_at`] override it.
+    fn extents(&self, range: Range<u64>) -> Extents<'_> {
+        let mut at = range.start;
+        Box::new(std::iter::from_fn(move || {
+            if at >= range.end {
+                return None;
+            }
+            let extent = self.extent_at(at, range.end);
+            at = extent.as_ref().map_or(range.end, Extent::end);
+            Some(extent)
+        }))
+    }
+
     /// The store that extents call `id`.
     fn store(&self, id: usize) -> Option<&Arc<dyn Store>> {
         let _ = id;
         None
     }
 }
+
+/// The extents of a range; ends after the first error.
+pub type Extents<'a> = Box<dyn Iterator<Item = Result<Extent>> + Send + 'a>;
 
 /// A run of guest bytes and what is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,7 +64,7 @@ pub mod writer;
 pub mod zeros;
 
 pub use check::{Finding, Findings, Severity};
-pub use disk::{Disk, Extent, ExtentKind};
+pub use disk::{Disk, Extent, ExtentKind, Extents};
 pub use error::{Error, ErrorKind, Result};
 pub use host::HostFile;
 pub use job::{Cancel, NoProgress, Progress};
