@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::host::HostFile;
 use crate::store::Store;
 
 /// A new image in the making.
@@ -29,6 +30,12 @@ pub trait ImageWriter: Send + fmt::Debug {
     /// [`OutOfRange`](crate::ErrorKind::OutOfRange), [`NoSpace`](crate::ErrorKind::NoSpace) where
     /// the format can address no more, the host's.
     fn place(&mut self, range: Range<u64>) -> Result<Placement>;
+
+    /// A host file of the image, where places are in host files; all of an image's files share one
+    /// file system. Lets the engine learn whether the kernel can share bytes with it.
+    fn host(&self) -> Option<&HostFile> {
+        None
+    }
 
     /// The encoder, where units are stored encoded; then [`append`](ImageWriter::append) is used
     /// and [`place`](ImageWriter::place) is not.
