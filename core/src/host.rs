@@ -128,6 +128,14 @@ impl HostFile {
         )?)
     }
 
+    /// Has the host reserve room for `len` bytes from `offset`, which read as zero until written.
+    ///
+    /// # Errors
+    /// The host's, also where the file system cannot do this.
+    pub fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)?)
+    }
+
     /// The open file, for what this type does not offer.
     #[must_use]
     pub fn file(&self) -> &File {

@@ -82,6 +82,13 @@ impl Output {
         self.files.iter().map(|pending| self.folder.join(&pending.name)).collect()
     }
 
+    /// The file created under the main name, if it was.
+    #[must_use]
+    pub fn main_file(&self) -> Option<Arc<HostFile>> {
+        let main = self.files.iter().rev().find(|pending| pending.name == self.main);
+        main.map(|pending| pending.file.clone())
+    }
+
     /// Flushes all files and gives them their names: the image is there.
     ///
     /// # Errors
