@@ -14,7 +14,7 @@ use crate::footers::{Footers, Place};
 use crate::geometry::Geometry;
 use crate::locator::{MAX_DATA, hints};
 use crate::open::{Body, Fixed, VhdLayer};
-use crate::shape::SECTOR;
+use crate::shape::{ALIGNMENT, SECTOR};
 use crate::sparse::{Misplaced, Sparse};
 
 /// Checks an open image.
@@ -67,20 +67,30 @@ fn check_footer(footer: &Footer, tail: &Place, findings: &mut Findings) {
         let message = format!("current size {size} is no multiple of 512; the rest is not seen");
         note(findings, "vhd-size-unaligned", at, message);
     }
-    if footer.geometry() != Geometry::of(size) && geometry_size(footer) != Some(size) {
-        let by_geometry = footer.geometry().size();
-        let message = format!(
-            "the geometry gives {by_geometry} bytes, the current size is {size}: programs that go \
-             by the geometry see another disk"
-        );
-        note(findings, "vhd-geometry", at, message);
-    }
+    check_geometry(footer, at, findings);
     if footer.unique_id().is_nil() {
         note(findings, "vhd-unique-id-missing", at, "the unique id is zero".to_owned());
     }
     if footer.saved_state() {
         let message = "the disk belongs to a machine in saved state".to_owned();
         note(findings, "vhd-saved-state", at, message);
+    }
+}
+
+/// The specification's geometry may fall short of the size by a cylinder, which matters to nobody
+/// but Virtual PC, and to qemu for the creators whose geometry it believes.
+fn check_geometry(footer: &Footer, at: u64, findings: &mut Findings) {
+    let (geometry, size) = (footer.geometry(), footer.current_size());
+    let usual = [Geometry::MAX, Geometry::of(size)].contains(&geometry) || geometry.size() == size;
+    let believed = [*b"vpc ", *b"qemu"].contains(&footer.creator_application());
+    if !usual || (believed && geometry_size(footer).is_some_and(|by_geometry| by_geometry != size))
+    {
+        let message = format!(
+            "the geometry gives {} bytes, the current size is {size}: programs that go by the \
+             geometry see another disk",
+            geometry.size()
+        );
+        note(findings, "vhd-geometry", at, message);
     }
 }
 
@@ -265,8 +275,9 @@ impl Space {
             let message = format!("{} bytes that no block uses", gap.end - gap.start);
             findings.add(Severity::Leak, "vhd-orphan-space", gap.start, message);
         }
+        // Windows keeps the file's length a multiple of 4 KiB.
         let padding = footer_at.saturating_sub(end);
-        if (1..self.slot).contains(&padding) {
+        if (ALIGNMENT + 1..self.slot).contains(&padding) {
             let message = format!("{padding} bytes stand between the last block and the footer");
             note(findings, "vhd-footer-gap", end, message);
         }

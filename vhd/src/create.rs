@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 use vdisk_core::disk::in_range;
-use vdisk_core::{Error, Files, ImageWriter, Placement, Result, Store, StoreExt};
+use vdisk_core::{Error, Files, HostFile, ImageWriter, Placement, Result, Store, StoreExt};
 
 use crate::bat::ENTRY;
 use crate::footer::{DiskType, FOOTER, Footer};
@@ -217,6 +217,10 @@ impl ImageWriter for FixedWriter {
         Ok(Placement { store: self.store.clone(), at: range.start, len })
     }
 
+    fn host(&self) -> Option<&HostFile> {
+        self.store.host()
+    }
+
     fn finish(self: Box<Self>) -> Result<()> {
         self.store.resize(self.size)?;
         self.store.put(&self.footer.to_bytes(), self.size, "VHD footer")
@@ -270,6 +274,10 @@ impl ImageWriter for DynamicWriter {
         let within = range.start % unit;
         let len = (range.end - range.start).min(unit - within);
         Ok(Placement { store: self.store.clone(), at: data + within, len })
+    }
+
+    fn host(&self) -> Option<&HostFile> {
+        self.store.host()
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
