@@ -1,0 +1,270 @@
+//! The command line as typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use vdisk::{Algorithm, Format};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done                                 6    parent chain broken
+  1    a clean no, or another failure       7    refused for safety
+  3    finished in part                     8    the host said no (I/O, space, permission)
+  4    input damaged                        64   wrong use
+  5    not supported                        70   a fault of vdisk itself
+  130  stopped by the user
+  check: 0 clean, 1 could not check, 2 corrupt, 3 leaks only, 63 nothing to check
+  compare: 0 same, 1 differ, 2 and above could not compare";
+
+/// Disk images of any format: look, check, compare, convert.
+#[derive(Debug, Parser)]
+#[command(name = "vdisk", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Global {
+    /// How results are written to standard output
+    #[arg(long, global = true, value_name = "FORM", default_value = "human")]
+    pub(crate) output: OutputForm,
+    /// How progress is shown on standard error
+    #[arg(long, global = true, value_name = "FORM", default_value = "auto")]
+    pub(crate) progress: ProgressForm,
+    /// Tell more: -v the causes of errors and what was done, -vv a trace
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Tell errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputForm {
+    /// For people
+    Human,
+    /// One JSON document
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressForm {
+    /// A bar on a terminal, nothing otherwise
+    Auto,
+    /// A bar
+    Bar,
+    /// One JSON object a line
+    Json,
+    /// Nothing
+    None,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Info(InfoArgs),
+    Map(MapArgs),
+    Create(CreateArgs),
+    Convert(ConvertArgs),
+    Check(CheckArgs),
+    Compare(CompareArgs),
+    Checksum(ChecksumArgs),
+    Measure(MeasureArgs),
+    Resize(ResizeArgs),
+}
+
+/// How an image given on the command line is opened.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Source {
+    /// The image's format; probed by content without it (raw is never guessed)
+    #[arg(short = 'f', long = "format", value_name = "FMT", value_parser = format)]
+    pub(crate) format: Option<Format>,
+    #[command(flatten)]
+    pub(crate) others: Others,
+}
+
+/// Which other files may be opened.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Others {
+    /// The image's parent, whatever the image says of its place
+    #[arg(long, value_name = "FILE")]
+    pub(crate) parent: Option<PathBuf>,
+    /// Another folder whose tree may hold files that the image names; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parent_dir: Vec<PathBuf>,
+}
+
+/// What an image is: format, sizes, identity, parent, health at a glance
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Show every image of the chain, top first
+    #[arg(long)]
+    pub(crate) backing_chain: bool,
+    pub(crate) image: PathBuf,
+}
+
+/// Where every byte comes from
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MapArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    pub(crate) image: PathBuf,
+}
+
+/// A new empty image, or with -b a new differencing image
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CreateArgs {
+    /// The new image's format; without it the file name's ending decides
+    #[arg(short = 'f', long = "format", value_name = "FMT", value_parser = format)]
+    pub(crate) format: Option<Format>,
+    /// An option of the format; `-o help` lists them
+    #[arg(short = 'o', value_name = "KEY=VALUE,...")]
+    pub(crate) options: Vec<String>,
+    /// The parent of a new differencing image; it is not changed
+    #[arg(short = 'b', long = "backing", value_name = "PARENT")]
+    pub(crate) backing: Option<PathBuf>,
+    /// Folders that files named by the parent may be opened in; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parent_dir: Vec<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+    pub(crate) image: Option<PathBuf>,
+    /// Virtual size: bytes, or with k M G T P; the parent's with -b
+    pub(crate) size: Option<String>,
+}
+
+/// Any image into any format; the whole chain into one image, or with -b only what differs
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConvertArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The output's format; without it the file name's ending decides
+    #[arg(short = 'O', long = "output-format", value_name = "FMT", value_parser = format)]
+    pub(crate) output_format: Option<Format>,
+    /// An option of the output format; `-o help` lists them
+    #[arg(short = 'o', value_name = "KEY=VALUE,...")]
+    pub(crate) options: Vec<String>,
+    /// Make the output a differencing image on PARENT that keeps only what differs from it
+    #[arg(short = 'b', long = "backing", value_name = "PARENT")]
+    pub(crate) backing: Option<PathBuf>,
+    /// Least run of zeros in allocated data to leave out; 0 keeps them all
+    #[arg(short = 'S', value_name = "SIZE")]
+    pub(crate) sparse: Option<String>,
+    /// Write into an existing image or device instead of making a new one
+    #[arg(short = 'n', long = "no-create")]
+    pub(crate) no_create: bool,
+    /// With -n: the target already reads as zeros
+    #[arg(long, requires = "no_create")]
+    pub(crate) target_is_zero: bool,
+    /// Allow a block device as the target
+    #[arg(long)]
+    pub(crate) allow_device: bool,
+    /// Read the output again and compare it with the source
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Show progress (the same as --progress bar)
+    #[arg(short = 'p', hide = true)]
+    pub(crate) show_progress: bool,
+    /// Pieces worked on at once
+    #[arg(short = 'm', long = "threads", value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    #[arg(value_name = "SRC")]
+    pub(crate) source_image: Option<PathBuf>,
+    #[arg(value_name = "DST")]
+    pub(crate) target: Option<PathBuf>,
+}
+
+/// Is the image sound? Nothing is changed
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    pub(crate) image: PathBuf,
+}
+
+/// Do two images hold the same content?
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompareArgs {
+    /// The first image's format
+    #[arg(short = 'f', value_name = "FMT", value_parser = format)]
+    pub(crate) first_format: Option<Format>,
+    /// The second image's format
+    #[arg(short = 'F', value_name = "FMT", value_parser = format)]
+    pub(crate) second_format: Option<Format>,
+    /// Strict: sizes must be equal too, and what one leaves unallocated the other must
+    #[arg(short = 's', long)]
+    pub(crate) strict: bool,
+    /// Another folder whose tree may hold files that the images name; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parent_dir: Vec<PathBuf>,
+    pub(crate) first: PathBuf,
+    pub(crate) second: PathBuf,
+}
+
+/// A digest of the virtual content, whatever the format
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ChecksumArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// sha256: as sha256sum of the raw disk. tree: BLAKE3 of 1 MiB blocks, then of the list;
+    /// parallel, and free for holes
+    #[arg(long, value_name = "NAME", default_value = "sha256", value_parser = algorithm)]
+    pub(crate) algorithm: Algorithm,
+    pub(crate) image: PathBuf,
+}
+
+/// The bytes the output would take
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MeasureArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The output's format
+    #[arg(short = 'O', long = "output-format", value_name = "FMT", value_parser = format, default_value = "raw")]
+    pub(crate) output_format: Format,
+    /// An option of the output format
+    #[arg(short = 'o', value_name = "KEY=VALUE,...")]
+    pub(crate) options: Vec<String>,
+    /// Measure an empty disk of this size instead of an image
+    #[arg(long, conflicts_with = "image")]
+    pub(crate) size: Option<String>,
+    #[arg(required_unless_present = "size")]
+    pub(crate) image: Option<PathBuf>,
+}
+
+/// Change the virtual size
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ResizeArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Allow making it smaller: what is cut off is lost
+    #[arg(long)]
+    pub(crate) shrink: bool,
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    pub(crate) image: PathBuf,
+    /// The new size, or with + or - the difference
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) size: String,
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    vdisk::parse_format(text)
+        .ok_or_else(|| "known formats: raw, vhd (vpc), vhdx (avhdx), vmdk".to_owned())
+}
+
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    match text {
+        "sha256" => Ok(Algorithm::Sha256),
+        "tree" => Ok(Algorithm::Tree),
+        _ => Err("known algorithms: sha256, tree".to_owned()),
+    }
+}
