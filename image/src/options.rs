@@ -50,13 +50,12 @@ const VMDK: &[OptionHelp] = &[
         "subformat",
         "monolithicSparse",
         "monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, \
-         streamOptimized, vmfs (ESXi)",
+         streamOptimized, vmfs, vmfsThin (ESXi)",
     ),
     option("adapter_type", "lsilogic", "ide, buslogic, lsilogic, legacyESX or pvscsi"),
     option("hwversion", "4 or 21", "virtual hardware version in the descriptor"),
     option("grain_size", "64k", "bytes of a grain of a sparse image, a power of two"),
     option("compression_level", "6", "1 (fast) to 12 (small), for streamOptimized"),
-    option("thin", "off", "on: mark a vmfs image as thin"),
     PREALLOCATION,
 ];
 
@@ -261,7 +260,7 @@ impl NewImage {
             Spec::Vhdx(options) => options.fixed,
             Spec::Vmdk(options) => matches!(
                 options.subformat,
-                Vmdk::MonolithicFlat | Vmdk::TwoGbMaxExtentFlat | Vmdk::Vmfs
+                Vmdk::MonolithicFlat | Vmdk::TwoGbMaxExtentFlat | Vmdk::Vmfs { .. }
             ),
         }
     }
@@ -291,12 +290,12 @@ pub(crate) fn create_child(
     for pair in list.iter().flat_map(|list| list.split(',')).filter(|pair| !pair.is_empty()) {
         let one = pair.split_once('=').map(|(key, value)| Pair { key, value });
         match one {
-            Some(one) if matches!(one.key, "block_size" | "grain_size") => {
+            Some(one) if one.key == "block_size" => {
                 block_size = Some(one.size()?);
             }
             _ => {
                 return Err(Error::usage(format!("a differencing image has no option {pair:?}"))
-                    .hint("known options: block_size (vhd, vhdx), grain_size (vmdk)"));
+                    .hint("known options: block_size (vhd, vhdx)"));
             }
         }
     }
@@ -317,17 +316,14 @@ pub(crate) fn create_child(
         Format::Vhdx => {
             let mut options = vdisk_vhdx::ChildOptions::new(parent);
             if let Some(size) = block_size {
-                options.block_size = small(size)?;
+                options.block_size = size;
             }
             vdisk_vhdx::create_child(files, &options)
         }
-        Format::Vmdk => {
-            let mut options = vdisk_vmdk::ChildOptions::new(parent);
-            if let Some(size) = block_size {
-                options.grain_size = size;
-            }
-            vdisk_vmdk::create_child(files, &options)
+        Format::Vmdk if block_size.is_some() => {
+            Err(Error::usage("the grains of a differencing VMDK are always 64 KiB"))
         }
+        Format::Vmdk => vdisk_vmdk::create_child(files, &vdisk_vmdk::ChildOptions::new(parent)),
     }
 }
 
@@ -392,7 +388,7 @@ fn set_vhdx(options: &mut vdisk_vhdx::CreateOptions, one: Pair<'_>) -> Result<bo
                 _ => return Err(one.unknown_value("dynamic, fixed")),
             }
         }
-        "block_size" => options.block_size = one.small_size()?,
+        "block_size" => options.block_size = one.size()?,
         "logical_sector_size" => {
             options.logical_sector = one.small_size()?;
             options.physical_sector = options.physical_sector.max(options.logical_sector);
@@ -405,13 +401,24 @@ fn set_vhdx(options: &mut vdisk_vhdx::CreateOptions, one: Pair<'_>) -> Result<bo
 }
 
 fn set_vmdk(options: &mut vdisk_vmdk::CreateOptions, one: Pair<'_>) -> Result<bool> {
+    use vdisk_vmdk::{AdapterType, Subformat};
     match one.key {
-        "subformat" => options.subformat = one.value.parse()?,
-        "adapter_type" => options.adapter_type = one.value.parse()?,
+        "subformat" => {
+            let known = || Subformat::ALL.map(Subformat::name).join(", ");
+            let named = Subformat::from_name(one.value);
+            options.subformat = named.ok_or_else(|| one.unknown_value(&known()))?;
+        }
+        "adapter_type" => {
+            let known = || AdapterType::ALL.map(AdapterType::name).join(", ");
+            let named = AdapterType::from_name(one.value);
+            options.adapter_type = named.ok_or_else(|| one.unknown_value(&known()))?;
+        }
         "hwversion" => options.hw_version = one.number()?,
         "grain_size" => options.grain_size = one.size()?,
-        "compression_level" => options.compression_level = one.number()?,
-        "thin" => options.thin = one.switch()?,
+        "compression_level" => {
+            let level = u8::try_from(one.number()?).ok().filter(|level| (1..=12).contains(level));
+            options.compression_level = level.ok_or_else(|| one.unknown_value("1 to 12"))?;
+        }
         _ => return Ok(false),
     }
     Ok(true)
