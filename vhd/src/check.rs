@@ -27,7 +27,7 @@ use crate::sparse::{Misplaced, Sparse};
 /// Of leaks: `vhd-orphan-space`, `vhd-block-beyond-disk`.
 ///
 /// Of notes: `vhd-footer-short`, `vhd-footer-gap`, `vhd-features`, `vhd-size-unaligned`,
-/// `vhd-size-below-file`, `vhd-geometry`, `vhd-unique-id-missing`, `vhd-saved-state`,
+/// `vhd-size-below-file`, `vhd-original-size`, `vhd-geometry`, `vhd-unique-id-missing`, `vhd-saved-state`,
 /// `vhd-table-long`, `vhd-too-many-blocks`, `vhd-bitmap-partial`, `vhd-bitmap-odd`,
 /// `vhd-parent-unused`, `vhd-locator-unknown`.
 pub(crate) fn check(layer: &VhdLayer, findings: &mut Findings) -> Result<()> {
@@ -66,6 +66,11 @@ fn check_footer(footer: &Footer, tail: &Place, findings: &mut Findings) {
     if !size.is_multiple_of(SECTOR) {
         let message = format!("current size {size} is no multiple of 512; the rest is not seen");
         note(findings, "vhd-size-unaligned", at, message);
+    }
+    let original = footer.original_size();
+    if original != size {
+        let message = format!("libvhdi takes the original size {original} for the current {size}");
+        note(findings, "vhd-original-size", at, message);
     }
     check_geometry(footer, at, findings);
     if footer.unique_id().is_nil() {

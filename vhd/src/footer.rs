@@ -102,7 +102,7 @@ impl Footer {
             creator_application: [0; 4],
             creator_version: 0.into(),
             creator_host_os: *b"Wi2k",
-            original_size: size.into(),
+            original_size: 0.into(),
             current_size: 0.into(),
             cylinders: 0.into(),
             heads: 0,
@@ -135,9 +135,10 @@ impl Footer {
     }
 
     /// Changes the size so that every reader sees just that: qemu would look at the geometry
-    /// instead if the creator stayed `qemu` or `vpc `.
+    /// instead if the creator stayed `qemu` or `vpc `, and libvhdi looks at the original size.
     pub(crate) fn set_size(&mut self, size: u64) {
         let geometry = Geometry::of(size);
+        self.0.original_size = size.into();
         self.0.current_size = size.into();
         self.0.cylinders = geometry.cylinders.into();
         self.0.heads = geometry.heads;
