@@ -221,9 +221,9 @@ impl Shape {
         };
         let fits = &head.signature == b"loge"
             && head.log_guid == guid.to_bytes_le()
-            && shape.length % SECTOR == 0
+            && shape.length.is_multiple_of(SECTOR)
             && (SECTOR..=log_length).contains(&shape.length)
-            && shape.tail % SECTOR == 0
+            && shape.tail.is_multiple_of(SECTOR)
             && shape.tail < log_length
             && shape.sequence > 0
             && shape.descriptor_bytes() <= shape.length;
@@ -352,7 +352,8 @@ mod tests {
     const GUID: Uuid = Uuid::from_u128(42);
 
     fn pages(count: u64) -> BTreeMap<u64, Page> {
-        let page = |n: u64| Box::new(std::array::from_fn(|i| (i as u64 * 7 + n) as u8));
+        let page =
+            |n: u64| Box::new(std::array::from_fn(|i| ((i as u64 * 7 + n) % 251).to_le_bytes()[0]));
         (0..count).map(|n| (100 + 3 * n, page(n))).collect()
     }
 

@@ -98,7 +98,7 @@ impl Map {
         let parsed = bat::parse_bitmap(raw).map_err(|why| self.bad_entry(index, &why))?;
         if let Some(offset) = parsed {
             self.check_place(index, offset, BITMAP_BYTES)?;
-            if offset + BITMAP_BYTES > self.file_len {
+            if offset.saturating_add(BITMAP_BYTES) > self.file_len {
                 return Err(self.beyond_file(index, offset, BITMAP_BYTES));
             }
         }
@@ -204,7 +204,11 @@ impl Map {
         Error::new(ErrorKind::Truncated, message).at(BAT, self.bat.offset() + index * ENTRY)
     }
 
-    fn check_place(&self, index: u64, offset: u64, len: u64) -> Result<()> {
+    /// Refuses a block that stands where no block may stand.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`].
+    pub(crate) fn check_place(&self, index: u64, offset: u64, len: u64) -> Result<()> {
         let end = offset.saturating_add(len);
         let nearest = self.reserved.partition_point(|range| range.end <= offset);
         match self.reserved.get(nearest) {

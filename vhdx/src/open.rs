@@ -43,8 +43,20 @@ pub struct VhdxLayer {
     pub(crate) metadata: Metadata,
     pub(crate) map: Map,
     pub(crate) info: LayerInfo,
+    pub(crate) log_state: LogState,
     /// Only where opened for writing.
     pub(crate) writer: Option<Writer>,
+}
+
+/// What became of the log that the header names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogState {
+    /// It names none, or none any more.
+    Clean,
+    /// It was replayed in memory; in the file it still waits.
+    Replayed,
+    /// Nothing is left of it, which the caller was ready to accept.
+    Lost,
 }
 
 /// Whether the store holds a VHDX image: its first 8 bytes are `vhdxfile`.
@@ -93,7 +105,7 @@ fn open_inner(store: Arc<dyn Store>, options: &OpenOptions) -> Result<VhdxLayer>
     if writing {
         refuse_writing(&current, file_len)?;
     }
-    let (store, dirty) = replay(store, &mut current, options)?;
+    let (store, log_state) = replay(store, &mut current, options)?;
     let file_len = store.size()?;
     let header = &current.header;
     let regions = Regions::read(&*store, header.log_range(), file_len)?;
@@ -102,9 +114,9 @@ fn open_inner(store: Arc<dyn Store>, options: &OpenOptions) -> Result<VhdxLayer>
     let writer = writing.then(|| Writer::new(store.clone(), header.log_length));
     let view = writer.as_ref().map_or_else(|| store.clone(), Writer::view);
     let map = Map::new(&view, geometry, header, &regions, file_len)?;
-    let info = info(header, &regions, &metadata, &header::read_creator(&*store), dirty)?;
+    let info = info(header, &regions, &metadata, &header::read_creator(&*store), log_state)?;
     let mut layer =
-        VhdxLayer { stores: vec![store], current, regions, metadata, map, info, writer };
+        VhdxLayer { stores: vec![store], current, regions, metadata, map, info, log_state, writer };
     if writing {
         layer.claim_space()?;
     }
@@ -131,15 +143,15 @@ fn refuse_writing(current: &Current, file_len: u64) -> Result<()> {
     Ok(())
 }
 
-/// The store with its log replayed, and whether the log still waits in the file.
+/// The store with its log replayed, and what became of the log.
 fn replay(
     store: Arc<dyn Store>,
     current: &mut Current,
     options: &OpenOptions,
-) -> Result<(Arc<dyn Store>, bool)> {
+) -> Result<(Arc<dyn Store>, LogState)> {
     let header = &current.header;
     if header.log.is_nil() {
-        return Ok((store, false));
+        return Ok((store, LogState::Clean));
     }
     let found = Replay::find(&*store, header, store.size()?)?;
     if found.is_none() && !options.ignore_empty_log {
@@ -152,11 +164,11 @@ fn replay(
     }
     if options.access == Access::Write {
         session::replay(&*store, current, found.as_ref())?;
-        return Ok((store, false));
+        return Ok((store, LogState::Clean));
     }
     match found {
-        Some(found) => Ok((Arc::new(found.in_memory(store.clone())?), true)),
-        None => Ok((store, true)),
+        Some(found) => Ok((Arc::new(found.in_memory(store.clone())?), LogState::Replayed)),
+        None => Ok((store, LogState::Lost)),
     }
 }
 
@@ -174,7 +186,7 @@ fn info(
     regions: &Regions,
     metadata: &Metadata,
     creator: &str,
-    dirty: bool,
+    log_state: LogState,
 ) -> Result<LayerInfo> {
     let subformat = match (metadata.has_parent, metadata.leave_allocated) {
         (true, _) => "differencing",
@@ -197,7 +209,7 @@ fn info(
         block_size: Some(metadata.block_size),
         identity: Some(header.data_write.to_string()),
         parent,
-        dirty,
+        dirty: log_state != LogState::Clean,
         facts: facts(header, regions, metadata, creator),
     })
 }
@@ -241,7 +253,8 @@ impl VhdxLayer {
     /// Brings `info` up to date after a change.
     pub(crate) fn refresh_info(&mut self) -> Result<()> {
         let creator = header::read_creator(&**self.file()?);
-        self.info = info(&self.current.header, &self.regions, &self.metadata, &creator, false)?;
+        self.info =
+            info(&self.current.header, &self.regions, &self.metadata, &creator, LogState::Clean)?;
         Ok(())
     }
 

@@ -1,12 +1,14 @@
 //! What the tests of this crate share.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
+use vdisk_core::disk::ZeroDisk;
 use vdisk_core::{Access, Disk, Layer, MemFiles, MemStore, ParentLink, Result, Store};
 use vdisk_testkit::content::Content;
 use vdisk_testkit::fill::fill;
@@ -85,6 +87,86 @@ pub fn sha256(layer: &dyn Layer, below: &dyn Disk) -> Result<String> {
         }
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Asserts that two layers have the same extents and the same data, without reading zeros.
+pub fn assert_same(one: &dyn Layer, other: &dyn Layer) {
+    use vdisk_core::LayerKind::Data;
+    let size = one.info().virtual_size;
+    assert_eq!(size, other.info().virtual_size);
+    let mut at = 0;
+    while at < size {
+        let extent = one.extent_at(at, size).unwrap();
+        let twin = other.extent_at(at, at + extent.len).unwrap();
+        assert_eq!(extent.len, twin.len);
+        if let Data { .. } = extent.kind {
+            let mut bytes = [vec![0; extent.len as usize], vec![1; extent.len as usize]];
+            for (layer, bytes) in [one, other].into_iter().zip(&mut bytes) {
+                vdisk_core::layer::read(layer, &ZeroDisk(0), bytes, at).unwrap();
+            }
+            assert!(bytes[0] == bytes[1], "{extent:?}");
+        } else {
+            assert_eq!(extent, twin);
+        }
+        at += extent.len;
+    }
+}
+
+/// A store in a plain vector, quick to copy.
+#[derive(Debug)]
+pub struct VecStore(pub Mutex<Vec<u8>>);
+
+impl VecStore {
+    pub fn new(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(bytes)))
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Store for VecStore {
+    fn name(&self) -> &Path {
+        Path::new("vec.vhdx")
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().len() as u64)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let bytes = self.0.lock().unwrap();
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let source = bytes.get(start..).and_then(|rest| rest.get(..buf.len()));
+        buf.copy_from_slice(source.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let end = offset + buf.len() as u64;
+        if end > 1 << 30 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut bytes = self.0.lock().unwrap();
+        if bytes.len() < end as usize {
+            bytes.resize(end as usize, 0);
+        }
+        bytes[offset as usize..end as usize].copy_from_slice(buf);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if len > 1 << 30 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.lock().unwrap().resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether a test that needs `what` must not be left out.
