@@ -1,6 +1,6 @@
 //! Checking an image: every rule of the format, with a stable code for each.
 //!
-//! What keeps an image from being opened at all is reported by [`open`](crate::open) and so has
+//! What keeps an image from being opened at all is reported by [`open`](crate::open()) and so has
 //! no code here.
 
 use std::ops::Range;

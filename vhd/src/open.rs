@@ -174,7 +174,7 @@ fn open_sparse(
     Ok(Body::Sparse(Box::new(Sparse {
         bat: Bat::new(store.clone(), header.table_at(), header.entries()),
         bitmaps: Bitmaps::new(store.clone(), header.shape),
-        metadata: metadata(&header, differencing),
+        metadata: metadata(&header, differencing, footers.file_len),
         shape: header.shape,
         differencing,
         size,

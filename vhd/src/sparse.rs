@@ -183,15 +183,17 @@ impl Sparse {
     }
 }
 
-/// The bytes that the footer copy, the header and the locators' data take.
-pub(crate) fn metadata(header: &Header, differencing: bool) -> Vec<Range<u64>> {
+/// The bytes that the footer copy, the header and the locators' data take. Locators that lead
+/// out of the file take none.
+pub(crate) fn metadata(header: &Header, differencing: bool, file_len: u64) -> Vec<Range<u64>> {
     let mut taken = vec![0..FOOTER, header.at..header.at + HEADER];
     if differencing {
         let locators = header.parent().locators;
-        let used = locators.iter().filter(|locator| locator.is_used() && locator.len() <= MAX_DATA);
-        taken.extend(used.map(|locator| {
-            let end = locator.at().saturating_add(locator.len());
-            locator.at()..end.checked_next_multiple_of(SECTOR).unwrap_or(end)
+        let used = locators.iter().filter(|locator| locator.is_used());
+        taken.extend(used.filter_map(|locator| {
+            let end = locator.at().checked_add(locator.len())?;
+            let inside = locator.len() <= MAX_DATA && end <= file_len;
+            inside.then(|| locator.at()..end.next_multiple_of(SECTOR))
         }));
     }
     taken

@@ -289,7 +289,7 @@ impl Sparse {
     pub(crate) fn append(&mut self) -> Result<u32> {
         let entries = self.bat.entries();
         let at = self.shape.place_from(self.end, entries.into());
-        let sector = self.shape.entry(at)?;
+        let sector = self.shape.entry(at).map_err(|e| e.in_file(self.store.name()))?;
         self.move_end(at + self.shape.slot())?;
         Ok(sector)
     }

@@ -85,8 +85,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The digest of what libvhdi reads of the last file, each one being the parent of the next.
-/// In pieces of 64 KiB: 1 MiB at once through a child makes libvhdi 20260901 return zeros where
-/// smaller reads of the same file return data.
+/// In pieces of 64 KiB: read 1 MiB at once through a child with blocks of 512 KiB, libvhdi 20260901
+/// gives other bytes than in reads of up to 512 KiB of the same files.
 fn pyvhdi_digest(chain: &[&Path]) -> String {
     const SCRIPT: &str = "
 import hashlib, pyvhdi, sys
