@@ -1,6 +1,248 @@
-//! x
+//! Checking a disk: the descriptor, every extent, every table entry.
+
+use std::collections::BTreeMap;
+
+use vdisk_core::check::Claims;
+use vdisk_core::{Findings, Result, Severity};
+
+use crate::check_grains::{Grains, leaks};
+use crate::check_stream::check_stream;
+use crate::descriptor::{NO_PARENT, UNSET_CID};
+use crate::extent::{Body, Extent, Flat};
+use crate::extent_line::ExtentAccess;
+use crate::header::SparseHeader;
+use crate::hosted::Hosted;
 use crate::layer::VmdkLayer;
-use vdisk_core::{Findings, Result};
-pub(crate) fn check(_layer: &VmdkLayer, _findings: &mut Findings) -> Result<()> {
+use crate::tables::{GrainTables, Holes};
+use crate::unit::SECTOR;
+
+/// Reports all that breaks the format's rules.
+pub(crate) fn check(layer: &VmdkLayer, findings: &mut Findings) -> Result<()> {
+    check_descriptor(layer, findings);
+    let mut flat: BTreeMap<usize, Claims> = BTreeMap::new();
+    for extent in &layer.extents {
+        match &extent.body {
+            Body::Zero => {}
+            Body::Flat(file) => {
+                check_flat(extent, file, flat.entry(extent.store).or_default(), findings);
+            }
+            Body::Hosted(hosted) => {
+                check_header(&hosted.header, extent, findings);
+                check_hosted(hosted, findings)?;
+            }
+            Body::Foreign(tables) => {
+                let mut claims = Claims::new();
+                // What freed grains and bitmaps take is not known: no leak can be told.
+                Grains::new(tables, &mut claims, findings).check()?;
+            }
+            Body::Stream(stream) => {
+                check_header(&stream.header, extent, findings);
+                check_stream(stream, findings)?;
+            }
+        }
+    }
     Ok(())
+}
+
+fn check_descriptor(layer: &VmdkLayer, findings: &mut Findings) {
+    let at = layer.place.at;
+    let descriptor = &layer.descriptor;
+    let mut note = |code, message: String| findings.add(Severity::Note, code, at, message);
+    if descriptor.cid >= UNSET_CID {
+        note("vmdk-cid-reserved", format!("the content id {:08x} is reserved", descriptor.cid));
+    }
+    for key in ["CID", "parentCID", "createType", "parentFileNameHint"] {
+        if descriptor.count(key) > 1 {
+            note("vmdk-descriptor-duplicate-key", format!("{key} is given more than once"));
+        }
+    }
+    let hints = descriptor.parent_hints().len();
+    if (descriptor.parent_cid == NO_PARENT) != (hints == 0) {
+        note(
+            "vmdk-parent-incomplete",
+            "only one of parentCID and parentFileNameHint names a parent".to_owned(),
+        );
+    }
+    if let Some(path) = descriptor.get("changeTrackPath") {
+        note(
+            "vmdk-change-tracking",
+            format!("changes are tracked in {path:?}, which is not read here"),
+        );
+    }
+    for line in descriptor.extents.iter().filter(|line| line.access == ExtentAccess::None) {
+        let name = line.file.as_deref().unwrap_or("ZERO");
+        note("vmdk-extent-no-access", format!("the guest may not access {name:?}: reads as zeros"));
+    }
+}
+
+fn check_header(header: &SparseHeader, extent: &Extent, findings: &mut Findings) {
+    if header.unclean() {
+        findings.add(
+            Severity::Note,
+            "vmdk-unclean-shutdown",
+            crate::header::UNCLEAN_AT,
+            "the file was not closed after the last writing",
+        );
+    }
+    if header.capacity != extent.len {
+        findings.add(
+            Severity::Note,
+            "vmdk-capacity-differs",
+            12,
+            format!("the header says {} bytes, the descriptor {}", header.capacity, extent.len),
+        );
+    }
+}
+
+fn check_flat(extent: &Extent, flat: &Flat, claims: &mut Claims, findings: &mut Findings) {
+    let needed = flat.offset + extent.len;
+    if needed > flat.end {
+        findings.corruption(
+            "vmdk-flat-too-short",
+            flat.end,
+            format!(
+                "{} ends at {}, the extent in it at {needed}",
+                flat.store.name().display(),
+                flat.end
+            ),
+        );
+    }
+    if !claims.take(flat.offset, extent.len) {
+        findings.corruption(
+            "vmdk-extents-overlap",
+            flat.offset,
+            format!("two extents share a part of {}", flat.store.name().display()),
+        );
+    }
+}
+
+/// Checks directories, tables and grains of a hosted sparse extent.
+pub(crate) fn check_hosted(hosted: &Hosted, findings: &mut Findings) -> Result<()> {
+    let tables = &hosted.tables;
+    let mut claims = Claims::new();
+    claims.take(0, SECTOR);
+    if let Some(range) = &hosted.header.descriptor
+        && !claims.take(range.start, range.end - range.start)
+    {
+        findings.corruption("vmdk-metadata-overlap", 28, "the descriptor stands on the header");
+    }
+    let directory_bytes = tables.shape.directory_bytes();
+    for directory in std::iter::once(&tables.directory).chain(&hosted.redundant) {
+        if !claims.take(directory.offset(), directory_bytes) {
+            findings.corruption(
+                "vmdk-metadata-overlap",
+                directory.offset(),
+                "a grain directory stands on other metadata",
+            );
+        }
+    }
+    claim_tables(hosted, &mut claims, findings)?;
+    compare_copies(hosted, findings)?;
+    Grains::new(tables, &mut claims, findings).check()?;
+    leaks(tables, &claims, findings)
+}
+
+/// Claims the room of every table, in runs, and reports those that cannot be.
+fn claim_tables(hosted: &Hosted, claims: &mut Claims, findings: &mut Findings) -> Result<()> {
+    let tables = &hosted.tables;
+    let bytes = tables.shape.table_bytes();
+    let mut absent = 0u64;
+    for redundant in [true, false] {
+        let directory = match (&hosted.redundant, redundant) {
+            (Some(directory), true) => directory,
+            (None, true) => continue,
+            (_, false) => &tables.directory,
+        };
+        if directory.offset().saturating_add(tables.shape.directory_bytes()) > tables.end {
+            findings.corruption(
+                "vmdk-rgd-invalid",
+                directory.offset(),
+                "the redundant grain directory lies beyond the file's end",
+            );
+            continue;
+        }
+        for index in 0..tables.shape.tables() {
+            let entry_at = directory.offset() + index * 4;
+            let place = match redundant {
+                true => hosted.redundant_at(index)?.map(Ok),
+                false => tables.table_at(index).transpose(),
+            };
+            match place {
+                None => absent += u64::from(!redundant),
+                Some(Ok(at)) if at.saturating_add(bytes) > tables.end => findings.corruption(
+                    "vmdk-rgd-invalid",
+                    entry_at,
+                    format!("redundant grain table {index} lies beyond the file's end"),
+                ),
+                Some(Ok(at)) if !claims.take(at, bytes) => findings.corruption(
+                    "vmdk-gt-overlap",
+                    entry_at,
+                    format!("grain table {index} stands on other metadata, at {at}"),
+                ),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => findings.corruption(
+                    "vmdk-gd-entry-invalid",
+                    error.offset(),
+                    error.message().to_owned(),
+                ),
+            }
+        }
+    }
+    if absent > 0 {
+        findings.add(
+            Severity::Note,
+            "vmdk-gt-absent",
+            tables.directory.offset(),
+            format!("{absent} grain tables are not allocated; qemu up to 10.0 destroys the file when it writes there"),
+        );
+    }
+    Ok(())
+}
+
+/// Compares both copies of every table.
+fn compare_copies(hosted: &Hosted, findings: &mut Findings) -> Result<()> {
+    let tables = &hosted.tables;
+    if hosted.redundant.is_none() {
+        return Ok(());
+    }
+    let bytes = tables.shape.table_bytes();
+    let (mut holes, mut other_holes) = (Holes::default(), Holes::default());
+    for index in 0..tables.shape.tables() {
+        // What is not where it should be was reported already.
+        let Ok(Some(other)) = hosted.redundant_at(index) else { continue };
+        if other.saturating_add(bytes) > tables.end {
+            continue;
+        }
+        let Ok(table) = tables.table(index, &mut holes) else { continue };
+        if table.is_none() && other_holes.covers(&*tables.store, other, bytes, tables.end)? {
+            continue;
+        }
+        let copy = GrainTables::load(&*tables.store, other, bytes)?;
+        let table = table.map_or_else(|| vec![0; copy.len()].into(), |(_, table)| table);
+        compare_table(index, other, &table, &copy, findings);
+    }
+    Ok(())
+}
+
+fn compare_table(index: u64, at: u64, table: &[u8], copy: &[u8], findings: &mut Findings) {
+    if table == copy {
+        return;
+    }
+    let (ours, others) = (table.as_chunks::<4>().0, copy.as_chunks::<4>().0);
+    let differing = || ours.iter().zip(others).filter(|(a, b)| a != b);
+    // A power cut between the two copies leaves an entry in one of them only.
+    let torn = differing().all(|(a, b)| *a == [0; 4] || *b == [0; 4]);
+    let (severity, code) = match torn {
+        true => (Severity::Note, "vmdk-rgd-stale"),
+        false => (Severity::Corruption, "vmdk-rgd-differs"),
+    };
+    findings.add(
+        severity,
+        code,
+        at,
+        format!(
+            "{} entries of grain table {index} differ from its redundant copy",
+            differing().count()
+        ),
+    );
 }

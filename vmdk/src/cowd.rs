@@ -81,5 +81,5 @@ pub(crate) fn open(store: Arc<dyn Store>, len: u64) -> Result<GrainTables> {
             ),
         );
     }
-    GrainTables::open(store, shape, directory, vec![0..4 * SECTOR])
+    GrainTables::open(store, shape, directory, [0..4 * SECTOR, 0..0])
 }

@@ -7,7 +7,6 @@ use vdisk_core::{Error, ErrorKind, LayerExtent, LayerKind, Result, Store};
 use crate::hosted::Hosted;
 use crate::stream::Stream;
 use crate::tables::{Entry, GrainTables};
-use crate::unit::SECTOR;
 
 /// One extent of a disk.
 #[derive(Debug)]
@@ -66,6 +65,16 @@ impl Flat {
             .in_file(self.store.name())
             .hint("the extent file was cut short; copy it again")),
             some => Ok(some),
+        }
+    }
+}
+
+impl Flat {
+    /// Fails where the file does not hold all of a part of the extent.
+    pub(crate) fn require(&self, at: u64, len: u64) -> Result<()> {
+        match self.available(at, len)? {
+            held if held < len => self.available(at + held, len - held).map(|_| ()),
+            _ => Ok(()),
         }
     }
 }
@@ -132,10 +141,5 @@ impl Extent {
             Body::Foreign(tables) => Some(tables.shape.grain),
             Body::Stream(stream) => Some(stream.header.grain),
         }
-    }
-
-    /// Guest sectors.
-    pub(crate) fn sectors(&self) -> u64 {
-        self.len / SECTOR
     }
 }

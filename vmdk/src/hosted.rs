@@ -54,7 +54,7 @@ impl Hosted {
             len,
             floor: header.overhead.max(descriptor.end).max(SECTOR),
         };
-        let reserved = vec![0..SECTOR, descriptor];
+        let reserved = [0..SECTOR, descriptor];
         let tables = GrainTables::open(store.clone(), shape, directory, reserved)?;
         let redundant = header.redundant.map(|at| {
             PagedTable::new(store, "VMDK redundant grain directory", at, shape.directory_bytes())

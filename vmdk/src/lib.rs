@@ -1,5 +1,8 @@
 //! vmdk
+mod allocate;
 mod check;
+mod check_grains;
+mod check_stream;
 mod codec;
 mod cowd;
 mod create;
@@ -12,6 +15,7 @@ mod layer;
 mod marker;
 mod open;
 mod probe;
+mod resize;
 mod sesparse;
 mod stream;
 mod tables;

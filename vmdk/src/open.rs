@@ -71,9 +71,9 @@ pub fn open(
         start += len;
     }
     let info = info(&descriptor, &extents);
-    let layer = VmdkLayer::new(info, files.stores, extents, descriptor, place);
+    let mut layer = VmdkLayer::new(info, files.stores, extents, descriptor, place);
     if options.access == Access::Write {
-        layer.refuse_unwritable()?;
+        layer.allow_writing()?;
     }
     Ok(layer)
 }
@@ -251,7 +251,8 @@ fn same_file(a: &Arc<dyn Store>, b: &Arc<dyn Store>) -> bool {
     }
 }
 
-fn info(descriptor: &Descriptor, extents: &[Extent]) -> LayerInfo {
+/// What the layer is.
+pub(crate) fn info(descriptor: &Descriptor, extents: &[Extent]) -> LayerInfo {
     let sector = |key| match descriptor.number(key) {
         Some(4096) => 4096,
         _ => 512,

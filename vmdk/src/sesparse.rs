@@ -101,7 +101,7 @@ pub(crate) fn open(store: Arc<dyn Store>, len: u64) -> Result<GrainTables> {
     if directory == 0 || tables_at == 0 || grains_at == 0 || room < shape.directory_bytes() {
         return corrupt(128, format!("a grain directory of {room} bytes cannot cover {len}"));
     }
-    GrainTables::open(store, shape, directory, vec![0..SECTOR])
+    GrainTables::open(store, shape, directory, [0..SECTOR, 0..0])
 }
 
 fn refuse_waiting_journal(store: &dyn Store, raw: &ConstantHeader) -> Result<()> {

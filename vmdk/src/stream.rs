@@ -36,7 +36,7 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 pub(crate) enum Index {
     /// By directory and tables.
-    Tables(GrainTables),
+    Tables(Box<GrainTables>),
     /// By a walk over all markers: grain numbers with the byte offset of each one's marker,
     /// sorted, each number once.
     Walked(Vec<(u64, u64)>),
@@ -70,9 +70,9 @@ impl Stream {
         };
         let shape = shape(&header, len);
         let tables =
-            directory.map(|at| GrainTables::open(store.clone(), shape, at, vec![0..SECTOR]));
+            directory.map(|at| GrainTables::open(store.clone(), shape, at, [0..SECTOR, 0..0]));
         let index = match tables {
-            Some(Ok(tables)) if !recover => Index::Tables(tables),
+            Some(Ok(tables)) if !recover => Index::Tables(Box::new(tables)),
             Some(Err(error)) if !recover => return Err(recoverable(error)),
             _ => Index::Walked(walk(&store, &header, recover)?),
         };

@@ -118,7 +118,7 @@ pub(crate) struct GrainTables {
 
 impl GrainTables {
     /// The tables whose directory starts at byte `directory` of `store`; none of them may stand
-    /// in `reserved`.
+    /// on header or descriptor.
     ///
     /// # Errors
     /// [`Truncated`](ErrorKind::Truncated) where the file ends before the directory does.
@@ -126,7 +126,7 @@ impl GrainTables {
         store: Arc<dyn Store>,
         shape: Shape,
         directory: u64,
-        mut reserved: Vec<Range<u64>>,
+        [header, descriptor]: [Range<u64>; 2],
     ) -> Result<Self> {
         let end = store.size()?;
         let len = shape.directory_bytes();
@@ -138,7 +138,6 @@ impl GrainTables {
             .at(DIRECTORY, directory)
             .in_file(store.name()));
         }
-        reserved.push(directory..directory + len);
         let kept = to_usize(CACHE_BYTES / shape.table_bytes().max(1)).max(4);
         let kept = NonZeroUsize::new(kept).unwrap_or(NonZeroUsize::MIN);
         Ok(Self {
@@ -146,7 +145,7 @@ impl GrainTables {
             store,
             shape,
             end,
-            reserved,
+            reserved: vec![header, descriptor, directory..directory + len],
             changed: BTreeMap::new(),
             added: BTreeMap::new(),
             cache: Mutex::new(LruCache::new(kept)),
@@ -212,9 +211,7 @@ impl GrainTables {
         if holes.covers(&*self.store, at, self.shape.table_bytes(), self.end)? {
             return Ok(None);
         }
-        let mut bytes = vec![0; to_usize(self.shape.table_bytes())];
-        self.store.fetch(&mut bytes, at, TABLE)?;
-        let bytes: Arc<[u8]> = bytes.into();
+        let bytes: Arc<[u8]> = Self::load(&*self.store, at, self.shape.table_bytes())?.into();
         self.cache().put(at, bytes.clone());
         Ok(Some((at, bytes)))
     }
@@ -344,25 +341,16 @@ impl GrainTables {
         self.shape.len.saturating_sub(grain * self.shape.grain).min(self.shape.stored)
     }
 
-    /// Calls `each` with number, offset and bytes of every table of `range` that may hold
-    /// entries, changed ones as they will be.
-    pub(crate) fn each_table(
-        &self,
-        range: Range<u64>,
-        mut each: impl FnMut(u64, u64, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let mut holes = Holes::default();
-        let mut index = range.start;
-        while index < range.end {
-            match self.table(index, &mut holes)? {
-                Some((at, bytes)) => {
-                    each(index, at, &bytes)?;
-                    index += 1;
-                }
-                None => index = self.absent_until(index)?,
-            }
-        }
-        Ok(())
+    /// The first table after absent or empty table `index` that may be there.
+    pub(crate) fn next_table(&self, index: u64) -> Result<u64> {
+        Ok(self.absent_until(index)?.min(self.shape.tables()))
+    }
+
+    /// Reads the table of `bytes` bytes at byte `at`.
+    pub(crate) fn load(store: &dyn Store, at: u64, bytes: u64) -> Result<Vec<u8>> {
+        let mut table = vec![0; to_usize(bytes)];
+        store.fetch(&mut table, at, TABLE)?;
+        Ok(table)
     }
 
     /// Forgets the tables read, after the file was changed.
