@@ -5,23 +5,22 @@
 /// A disk geometry. Hyper-V, Azure and most others look only at the footer's current size;
 /// Virtual PC, and qemu for images by `vpc ` and `qemu`, take the product of these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
+pub(crate) struct Geometry {
     /// Cylinders.
-    pub cylinders: u16,
+    pub(crate) cylinders: u16,
     /// Heads.
-    pub heads: u8,
+    pub(crate) heads: u8,
     /// Sectors of 512 bytes per track.
-    pub sectors: u8,
+    pub(crate) sectors: u8,
 }
 
 impl Geometry {
     /// The largest geometry: of a disk that large or larger it says nothing.
-    pub const MAX: Self = Self { cylinders: 65535, heads: 16, sectors: 255 };
+    pub(crate) const MAX: Self = Self { cylinders: 65535, heads: 16, sectors: 255 };
 
     /// The geometry of a disk of `size` bytes, by the specification's algorithm. Never larger
     /// than the disk.
-    #[must_use]
-    pub fn of(size: u64) -> Self {
+    pub(crate) fn of(size: u64) -> Self {
         let total = (size / 512).min(Self::MAX.size() / 512);
         let (heads, sectors, tracks) =
             if total >= 65535 * 16 * 63 { (16, 255, total / 255) } else { small_disk(total) };
@@ -34,8 +33,7 @@ impl Geometry {
     }
 
     /// The bytes it covers; 0 where a field is 0.
-    #[must_use]
-    pub fn size(self) -> u64 {
+    pub(crate) fn size(self) -> u64 {
         u64::from(self.cylinders) * u64::from(self.heads) * u64::from(self.sectors) * 512
     }
 }

@@ -95,5 +95,4 @@ pub use create::{
     CreateOptions, DEFAULT_BLOCK_SIZE, MAX_LARGE_SIZE, MAX_SIZE, Subformat, create, file_size,
 };
 pub use footers::probe;
-pub use geometry::Geometry;
 pub use open::{OpenOptions, SizeBy, VhdLayer, open};

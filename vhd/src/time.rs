@@ -8,20 +8,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const EPOCH: u64 = 946_684_800;
 
 /// `time` as a VHD time, moved into the years 2000 to 2136 where it lies outside.
-#[must_use]
 pub(crate) fn from_system(time: SystemTime) -> u32 {
     let unix = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     u32::try_from(unix.saturating_sub(EPOCH)).unwrap_or(u32::MAX)
 }
 
 /// The host's time of a VHD time.
-#[must_use]
 pub(crate) fn to_system(stamp: u32) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(EPOCH + u64::from(stamp))
 }
 
 /// A VHD time as `YYYY-MM-DDThh:mm:ssZ`.
-#[must_use]
 pub(crate) fn to_text(stamp: u32) -> String {
     let (days, seconds) = (stamp / 86_400, stamp % 86_400);
     let (year, day_of_year) = year_of(days);
