@@ -160,7 +160,8 @@ pub(crate) fn leaks(tables: &GrainTables, claims: &Claims, findings: &mut Findin
                 .store
                 .run_at(at, start + len)
                 .map_err(|e| Error::io(e, "look for holes").in_file(tables.store.name()))?;
-            stored += if run.hole { 0 } else { run.len };
+            // Less than a grain is what is left of tables and of pages given back in part.
+            stored += if run.hole || run.len < unit { 0 } else { run.len };
             at += run.len.max(1);
         }
         if stored >= unit {

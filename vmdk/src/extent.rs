@@ -31,11 +31,11 @@ pub(crate) enum Body {
     /// As they are, in a file.
     Flat(Flat),
     /// In grains of a hosted sparse file.
-    Hosted(Hosted),
+    Hosted(Box<Hosted>),
     /// In grains of a COWD or seSparse file.
-    Foreign(GrainTables),
+    Foreign(Box<GrainTables>),
     /// In compressed grains.
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 /// A flat extent.
@@ -98,19 +98,8 @@ impl Extent {
                 let kind = LayerKind::Data { store: self.store, at: flat.offset + at };
                 Ok(LayerExtent { start: offset, len, kind })
             }
-            Body::Hosted(Hosted { tables, .. }) | Body::Foreign(tables) => {
-                let grain = tables.shape.grain;
-                let first = at / grain;
-                let (entry, count) = tables.run(first, (end - self.start).div_ceil(grain))?;
-                let kind = match entry {
-                    Entry::Absent => absent,
-                    Entry::Zero => LayerKind::Zero { explicit: true },
-                    Entry::At(place) => {
-                        LayerKind::Data { store: self.store, at: place + at % grain }
-                    }
-                };
-                Ok(self.cut(offset, end, (first + count).saturating_mul(grain), kind))
-            }
+            Body::Hosted(hosted) => self.in_tables(&hosted.tables, offset, end, absent),
+            Body::Foreign(tables) => self.in_tables(tables, offset, end, absent),
             Body::Stream(stream) => {
                 let grain = stream.header.grain;
                 let first = at / grain;
@@ -125,6 +114,25 @@ impl Extent {
                 Ok(self.cut(offset, end, (first + count).saturating_mul(grain), kind))
             }
         }
+    }
+
+    fn in_tables(
+        &self,
+        tables: &GrainTables,
+        offset: u64,
+        end: u64,
+        absent: LayerKind,
+    ) -> Result<LayerExtent> {
+        let grain = tables.shape.grain;
+        let at = offset - self.start;
+        let first = at / grain;
+        let (entry, count) = tables.run(first, (end - self.start).div_ceil(grain))?;
+        let kind = match entry {
+            Entry::Absent => absent,
+            Entry::Zero => LayerKind::Zero { explicit: true },
+            Entry::At(place) => LayerKind::Data { store: self.store, at: place + at % grain },
+        };
+        Ok(self.cut(offset, end, (first + count).saturating_mul(grain), kind))
     }
 
     /// An extent from guest byte `offset` to byte `run_end` of this extent, or to `end`.

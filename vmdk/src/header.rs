@@ -277,7 +277,8 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not() {
-        let cases: [(fn(&mut RawHeader), ErrorKind, u64); 9] = [
+        type Case = (fn(&mut RawHeader), ErrorKind, u64);
+        let cases: [Case; 9] = [
             (|h| h.magic = *b"kdmv", ErrorKind::Corrupt, 0),
             (|h| h.version = 4.into(), ErrorKind::Unsupported, 4),
             (|h| h.flags = 0x0004_0003.into(), ErrorKind::Unsupported, 8),

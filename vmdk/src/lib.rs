@@ -1,4 +1,5 @@
 //! vmdk
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 mod allocate;
 mod check;
 mod check_grains;

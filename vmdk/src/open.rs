@@ -191,8 +191,8 @@ impl Files<'_> {
         let mut magic = [0; 4];
         store.fetch(&mut magic, 0, "VMDK extent")?;
         let body = match line.kind {
-            ExtentType::SeSparse => Body::Foreign(sesparse::open(store, len)?),
-            _ if magic == cowd::MAGIC => Body::Foreign(cowd::open(store, len)?),
+            ExtentType::SeSparse => Body::Foreign(Box::new(sesparse::open(store, len)?)),
+            _ if magic == cowd::MAGIC => Body::Foreign(Box::new(cowd::open(store, len)?)),
             _ => {
                 let header = SparseHeader::read(&*store, 0)?;
                 self.sparse(index, header, len)?
@@ -212,9 +212,9 @@ impl Files<'_> {
             .in_file(store.name()));
         }
         Ok(if header.compressed() {
-            Body::Stream(Stream::open(store, header, len, self.options.recover_stream)?)
+            Body::Stream(Box::new(Stream::open(store, header, len, self.options.recover_stream)?))
         } else {
-            Body::Hosted(Hosted::open(store, header, len)?)
+            Body::Hosted(Box::new(Hosted::open(store, header, len)?))
         })
     }
 
@@ -372,7 +372,7 @@ fn sparse_facts(extents: &[Extent]) -> Vec<(&'static str, Fact)> {
     ];
     let walked = extents
         .iter()
-        .any(|extent| matches!(&extent.body, Body::Stream(Stream { index: Index::Walked(_), .. })));
+        .any(|extent| matches!(&extent.body, Body::Stream(stream) if matches!(stream.index, Index::Walked(_))));
     if header.compressed() {
         let at = match header.directory {
             _ if walked => "none",

@@ -164,6 +164,7 @@ impl Hosted {
         let first = round_up(self.tables.end, SECTOR);
         let each = shape.table_bytes() * (tables - old_tables);
         let mut end = if tables > old_tables { first + copies * each } else { first };
+        let mut left = Vec::new();
         for copy in 0..copies {
             // The redundant directory first, as its tables come first in a new file.
             let redundant = copy + 1 < copies;
@@ -183,6 +184,7 @@ impl Hosted {
             }
             if room > old_room {
                 bytes.resize(to_usize(room), 0);
+                left.push(directory.offset());
                 let sector = u64::from(u32::from_le_bytes(sector_bytes(at)?)).into();
                 if redundant {
                     header.rgd_offset = sector
@@ -199,6 +201,9 @@ impl Hosted {
         self.extend(end)?;
         self.tables.end = self.tables.store.size()?;
         self.put_header(header)?;
+        for at in left {
+            self.tables.store.clear(at, old_room, "VMDK grain directory")?;
+        }
         self.reopen(len)
     }
 
@@ -218,6 +223,11 @@ impl Hosted {
         self.put_header(header)?;
         for at in gone {
             self.tables.store.clear(at, old.table_bytes(), "VMDK grain table")?;
+        }
+        let (kept, had) = (self.tables.shape.directory_bytes(), old.directory_bytes());
+        for directory in std::iter::once(&self.tables.directory).chain(&self.redundant) {
+            let at = directory.offset() + kept;
+            self.tables.store.clear(at, had - kept, "VMDK grain directory")?;
         }
         self.reopen(len)?;
         let used = self.used_end()?;

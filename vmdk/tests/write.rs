@@ -24,7 +24,7 @@ fn subject(files: &MemFiles, below: Vec<u8>, unit: u64, resize: bool) -> Subject
         open: Box::new(|| Ok(Box::new(open_mem_with(files, &for_writing())?))),
         below: VecDisk(below),
         resize_step: resize.then_some(512),
-        max_size: 6 << 20,
+        max_size: 2 << 20,
         unit,
     }
 }
@@ -36,7 +36,7 @@ fn every_writable_variant_behaves_like_a_vector() {
             continue;
         }
         for seed in 0..6 {
-            let size = [512, (1 << 20) + 1536, 3 << 20][seed as usize % 3];
+            let size = [512, (1 << 20) + 1536, 700 << 10][seed as usize % 3];
             let grain_size = [8 << 10, 64 << 10][seed as usize % 2];
             let options = CreateOptions { subformat, grain_size, ..CreateOptions::new(size) };
             drive(subject(&empty(&options), Vec::new(), grain_size, true), seed, 250);
@@ -67,12 +67,12 @@ fn delta(size: u64, seed: u64, zero_grains: bool) -> (MemFiles, Vec<u8>) {
 fn deltas_behave_like_a_vector() {
     for seed in 0..6 {
         for zero_grains in [false, true] {
-            let size = [65_536, (1 << 20) + 1536, 36 << 20][seed as usize % 3];
+            let size = [65_536, (1 << 20) + 1536, 34 << 20][seed as usize % 3];
             let (files, mut below) = delta(size, seed, zero_grains);
             if seed == 4 {
                 below.truncate(600_000);
             }
-            let steps = if size > 4 << 20 { 40 } else { 300 };
+            let steps = if size > 4 << 20 { 20 } else { 300 };
             drive(subject(&files, below, 64 << 10, false), seed, steps);
         }
     }
@@ -94,10 +94,10 @@ fn without_tables(size: u64) -> MemFiles {
 #[test]
 fn missing_tables_are_added() {
     for seed in 0..4 {
-        let files = without_tables(9 << 20);
+        let files = without_tables(5 << 20);
         let mut subject = subject(&files, Vec::new(), 8 << 10, true);
-        subject.max_size = 20 << 20;
-        drive(subject, seed, 150);
+        subject.max_size = 9 << 20;
+        drive(subject, seed, 100);
     }
 }
 
