@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Installs what the tests need beyond Rust: Debian packages, and Python modules in a virtual
+# environment under target/. Does nothing where all of it is there. Source of the judges' versions
+# in the test log.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need cc build-essential
+need xz xz-utils
+need python3 python3
+need vhdiinfo libvhdi-utils
+need vmdkinfo libvmdk-utils
+need losetup util-linux
+need mkfs.xfs xfsprogs
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+python3 -c 'import sysconfig,os,sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+  2>/dev/null || missing+=(python3-dev)
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+if ! command -v qemu-img >/dev/null || ! qemu-img --version | grep -Eq 'version ([1-9][0-9])\.'; then
+  # qemu-img before 10 reads the size of some VHDs by their geometry.
+  if grep -q bookworm /etc/os-release; then
+    # The backports stand on the mirror that this machine already uses.
+    as_root apt-get update -qq
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | awk '$1 !~ /security/ {print $1; exit}')
+    echo "deb $mirror bookworm-backports main" |
+      as_root tee /etc/apt/sources.list.d/vdisk-backports.list >/dev/null
+    as_root apt-get update -qq
+    as_root apt-get install -y -qq -t bookworm-backports qemu-utils
+  else
+    missing+=(qemu-utils)
+  fi
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"
+fi
+
+venv=target/judges
+if ! "$venv/bin/python3" -c 'import pyvhdi, pyvmdk, dissect.hypervisor' 2>/dev/null; then
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install -q libvhdi-python libvmdk-python dissect.hypervisor
+fi
+
+qemu-img --version | head -n 1
+"$venv/bin/python3" -c 'import pyvhdi, pyvmdk; print("pyvhdi", pyvhdi.get_version(), "pyvmdk", pyvmdk.get_version())'
+"$venv/bin/pip" list 2>/dev/null | grep '^dissect.hypervisor'
