@@ -201,7 +201,8 @@ impl Slots {
             }
         };
         header.check(slot_offset(slot), file_len)?;
-        Ok(Current { header: header.clone(), slot })
+        let valid = self.slots.each_ref().map(Result::is_ok);
+        Ok(Current { header: header.clone(), slot, valid })
     }
 }
 
@@ -212,6 +213,8 @@ pub(crate) struct Current {
     pub(crate) header: Header,
     /// 0 or 1.
     pub(crate) slot: usize,
+    /// Which slots hold a valid header.
+    pub(crate) valid: [bool; 2],
 }
 
 impl Current {
@@ -230,6 +233,7 @@ impl Current {
             file.put(&self.header.encode(), slot_offset(self.slot), WHAT)?;
             file.flush()?;
         }
+        self.valid = [true; 2];
         Ok(())
     }
 }
@@ -322,7 +326,7 @@ mod tests {
     fn a_change_reaches_both_slots() {
         let store = MemStore::new("t");
         store.set_len(8 << 20).unwrap();
-        let mut current = Current { header: header(7), slot: 1 };
+        let mut current = Current { header: header(7), slot: 1, valid: [true; 2] };
         current.write(&store).unwrap();
         let slots = Slots::read(&store);
         let sequences = slots.slots.each_ref().map(|slot| slot.as_ref().unwrap().sequence);

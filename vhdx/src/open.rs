@@ -8,7 +8,7 @@ use vdisk_core::{
 };
 
 use crate::bat::Geometry;
-use crate::header::{self, Current, Header, Slots};
+use crate::header::{self, Current, Slots};
 use crate::map::Map;
 use crate::metadata::Metadata;
 use crate::region::Regions;
@@ -57,6 +57,16 @@ pub(crate) enum LogState {
     Replayed,
     /// Nothing is left of it, which the caller was ready to accept.
     Lost,
+}
+
+impl LogState {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Replayed => "waiting",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// Whether the store holds a VHDX image: its first 8 bytes are `vhdxfile`.
@@ -114,7 +124,7 @@ fn open_inner(store: Arc<dyn Store>, options: &OpenOptions) -> Result<VhdxLayer>
     let writer = writing.then(|| Writer::new(store.clone(), header.log_length));
     let view = writer.as_ref().map_or_else(|| store.clone(), Writer::view);
     let map = Map::new(&view, geometry, header, &regions, file_len)?;
-    let info = info(header, &regions, &metadata, &header::read_creator(&*store), log_state)?;
+    let info = info(&current, &regions, &metadata, &header::read_creator(&*store), log_state)?;
     let mut layer =
         VhdxLayer { stores: vec![store], current, regions, metadata, map, info, log_state, writer };
     if writing {
@@ -125,7 +135,7 @@ fn open_inner(store: Arc<dyn Store>, options: &OpenOptions) -> Result<VhdxLayer>
 
 /// What keeps a readable image from being written to.
 fn refuse_writing(current: &Current, file_len: u64) -> Result<()> {
-    let Current { header, slot } = current;
+    let Current { header, slot, .. } = current;
     let refuse = |message: &str| {
         Err(Error::unsupported(format!("cannot be written to: {message}"))
             .at("VHDX header", header::slot_offset(*slot))
@@ -182,7 +192,7 @@ fn geometry(metadata: &Metadata) -> Geometry {
 }
 
 fn info(
-    header: &Header,
+    current: &Current,
     regions: &Regions,
     metadata: &Metadata,
     creator: &str,
@@ -207,19 +217,21 @@ fn info(
         logical_sector: metadata.logical_sector,
         physical_sector: metadata.physical_sector,
         block_size: Some(metadata.block_size),
-        identity: Some(header.data_write.to_string()),
+        identity: Some(current.header.data_write.to_string()),
         parent,
         dirty: log_state != LogState::Clean,
-        facts: facts(header, regions, metadata, creator),
+        facts: facts(current, regions, metadata, creator, log_state),
     })
 }
 
 fn facts(
-    header: &Header,
+    current: &Current,
     regions: &Regions,
     metadata: &Metadata,
     creator: &str,
+    log_state: LogState,
 ) -> Vec<(&'static str, Fact)> {
+    let header = &current.header;
     let guid = |guid: &uuid::Uuid| Fact::Text(guid.to_string());
     vec![
         ("creator", creator.into()),
@@ -227,10 +239,13 @@ fn facts(
         ("sequence-number", header.sequence.into()),
         ("file-write-guid", guid(&header.file_write)),
         ("data-write-guid", guid(&header.data_write)),
+        ("headers-valid", (current.valid == [true; 2]).into()),
+        ("log-state", log_state.name().into()),
         ("log-guid", guid(&header.log)),
         ("log-version", Fact::Int(header.log_version.into())),
         ("log-offset", header.log_offset.into()),
         ("log-length", header.log_length.into()),
+        ("region-tables-valid", (regions.faults == [None, None]).into()),
         ("region-tables-identical", regions.identical.into()),
         ("bat-offset", regions.bat.offset.into()),
         ("bat-length", regions.bat.length.into()),
@@ -253,8 +268,7 @@ impl VhdxLayer {
     /// Brings `info` up to date after a change.
     pub(crate) fn refresh_info(&mut self) -> Result<()> {
         let creator = header::read_creator(&**self.file()?);
-        self.info =
-            info(&self.current.header, &self.regions, &self.metadata, &creator, LogState::Clean)?;
+        self.info = info(&self.current, &self.regions, &self.metadata, &creator, LogState::Clean)?;
         Ok(())
     }
 

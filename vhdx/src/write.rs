@@ -79,22 +79,30 @@ impl VhdxLayer {
         let mut at = range.start;
         while at < range.end {
             let extent = self.map.extent_at(at, range.end)?;
+            let until = extent.start + extent.len;
             if matches!(extent.kind, LayerKind::Zero { .. }) {
-                at += extent.len;
+                at = until;
                 continue;
             }
             self.begin()?;
-            let absent = self.whole_absent_blocks(at..range.end)?;
-            if !absent.is_empty() {
-                self.set_payloads(absent.clone(), |_| Payload::ZERO)?;
-                at = self.map.geometry.block_range(absent.end - 1).end;
-                continue;
+            while at < until {
+                at = self.zero_some(at..range.end, below)?;
             }
-            let (block, piece) = self.piece(at, range.end);
-            self.zero_piece(block, &piece, below)?;
-            at = piece.end;
         }
         Ok(())
+    }
+
+    /// Zeros a part of the range that it begins with, which does not read as zeros already: one
+    /// block, or a run of absent ones. Returns where that part ends.
+    fn zero_some(&mut self, range: Range<u64>, below: &dyn Disk) -> Result<u64> {
+        let absent = self.whole_absent_blocks(&range)?;
+        if !absent.is_empty() {
+            self.set_payloads(absent.clone(), |_| Payload::ZERO)?;
+            return Ok(self.map.geometry.block_range(absent.end - 1).end);
+        }
+        let (block, piece) = self.piece(range.start, range.end);
+        self.zero_piece(block, &piece, below)?;
+        Ok(piece.end)
     }
 
     /// The block that holds byte `at`, and what of it lies in `at..end`.
@@ -105,9 +113,12 @@ impl VhdxLayer {
 
     /// The blocks from the range's start on, up to its end or that of their chunk, that lie in it
     /// as a whole and that nobody wrote yet. Only in a child: elsewhere they read as zeros.
-    fn whole_absent_blocks(&self, range: Range<u64>) -> Result<Range<u64>> {
+    fn whole_absent_blocks(&self, range: &Range<u64>) -> Result<Range<u64>> {
         let geometry = &self.map.geometry;
         let first = range.start / geometry.block_size;
+        if !geometry.has_parent {
+            return Ok(first..first);
+        }
         let chunk_end = (geometry.chunk(first) + 1) * geometry.ratio();
         let mut end = first;
         while end < chunk_end.min(geometry.blocks())

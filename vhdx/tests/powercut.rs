@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{MIB, VecStore, child, content, image, read_only, small, writable};
 use vdisk_core::disk::ZeroDisk;
-use vdisk_core::{Disk, Findings, Layer, LayerMut, Severity, Store};
+use vdisk_core::{Disk, ErrorKind, Findings, Layer, LayerMut, Severity, Store};
 use vdisk_testkit::VecDisk;
 use vdisk_testkit::content::Content;
 use vdisk_vhdx::CreateOptions;
@@ -243,4 +243,69 @@ fn dropped_without_close() {
     assert!(layer.info().dirty);
     let bytes = content(&layer, &ZeroDisk(0)).unwrap();
     assert!(bytes[MIB as usize - 100..][..5000].iter().all(|byte| *byte == 7));
+}
+
+/// A store whose flush fails from some time on.
+#[derive(Debug)]
+struct Failing {
+    inner: Arc<VecStore>,
+    syncs_left: Mutex<u32>,
+}
+
+impl Store for Failing {
+    fn name(&self) -> &Path {
+        self.inner.name()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.inner.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.inner.write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut left = self.syncs_left.lock().unwrap();
+        *left = left.checked_sub(1).ok_or(io::ErrorKind::Other)?;
+        Ok(())
+    }
+}
+
+/// After a flush that failed nobody knows what is durable: nothing more is written, and opening
+/// the image again shows what was flushed before.
+#[test]
+fn a_failed_flush_ends_the_writing() {
+    let start = image(&small(4 * MIB), &Content::empty(4 * MIB)).to_bytes();
+    let mut failed = 0;
+    for syncs in 0..12 {
+        let inner = VecStore::new(start.clone());
+        let store = Failing { inner: inner.clone(), syncs_left: Mutex::new(syncs) };
+        let mut layer = writable(Arc::new(store)).unwrap();
+        let below = ZeroDisk(0);
+        let first = layer.write(&[1; 512], 0, &below).and_then(|()| layer.flush());
+        let second =
+            first.is_ok().then(|| layer.write(&[2; 512], MIB, &below).and_then(|()| layer.flush()));
+        if let Some(Err(_)) = second {
+            failed += 1;
+            let error = layer.write(&[3; 512], 2 * MIB, &below).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io);
+            assert!(error.advice().is_some());
+            assert!(layer.close().is_err());
+        }
+        drop(layer);
+        let layer = read_only(inner).unwrap();
+        let found = content(&layer, &below).unwrap();
+        assert!(first.is_err() || found[..512] == [1; 512]);
+        assert!(found[2 * MIB as usize..].iter().all(|byte| *byte == 0));
+    }
+    assert!(failed > 0);
 }
