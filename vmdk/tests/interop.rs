@@ -63,10 +63,13 @@ fn write(folder: &Path, options: &CreateOptions, content: &Content) -> PathBuf {
     path
 }
 
-const SIZES: [u64; 4] = [512, (3 << 20) + 1536, 40 << 20, 1 << 20];
+const SIZES: [u64; 3] = [512, (3 << 20) + 1536, 40 << 20];
 
 fn contents(size: u64) -> Vec<Content> {
-    vec![Content::random(size, size), Content::random(size, 1), Content::empty(size)]
+    match size {
+        0..10_000_000 => vec![Content::random(size, size), Content::random(size, 1)],
+        _ => vec![Content::empty(size)],
+    }
 }
 
 #[test]
@@ -117,8 +120,7 @@ fn we_read_what_qemu_writes() {
                 let (raw, image) = (folder.path().join("raw"), folder.path().join("disk.vmdk"));
                 std::fs::write(&raw, content.bytes()).unwrap();
                 let options = format!("subformat={subformat},zeroed_grain={zeroed}");
-                let arguments =
-                    ["convert", "-O", "vmdk", "-o", &options, text(&raw), text(&image)];
+                let arguments = ["convert", "-O", "vmdk", "-o", &options, text(&raw), text(&image)];
                 run("qemu-img", &arguments);
                 let layer = open_path(&image).unwrap();
                 let context = format!("{subformat} of {size} by qemu");
@@ -134,18 +136,16 @@ fn qemu_and_we_change_one_file_in_turn() {
     if !qemu() {
         return;
     }
-    let size = (40 << 20) + 512;
-    for subformat in [
-        Subformat::MonolithicSparse,
-        Subformat::TwoGbMaxExtentSparse,
-        Subformat::MonolithicFlat,
-    ] {
+    let size = (5 << 20) + 512;
+    for subformat in
+        [Subformat::MonolithicSparse, Subformat::TwoGbMaxExtentSparse, Subformat::MonolithicFlat]
+    {
         let folder = tempfile::tempdir().unwrap();
         let mut model = vec![0u8; size as usize];
-        let options = CreateOptions { subformat, ..CreateOptions::new(size) };
+        let options = CreateOptions { subformat, grain_size: 8 << 10, ..CreateOptions::new(size) };
         let image = write(folder.path(), &options, &Content::empty(size));
         let mut rng = fastrand::Rng::with_seed(size);
-        for round in 0..6u8 {
+        for round in 0..5u8 {
             let mut layer = open_path_rw(&image).unwrap();
             for _ in 0..10 {
                 let at = rng.u64(0..size - 70_000);
@@ -198,9 +198,8 @@ fn qemu_reads_resized_disks() {
     }
 }
 
-/// A chain of three in `folder`, and what its top holds.
-fn chain(folder: &Path) -> (PathBuf, Vec<u8>) {
-    let size = (4 << 20) + 1536;
+/// A chain of three of `size` bytes in `folder`, and what its top holds.
+fn chain(folder: &Path, size: u64) -> (PathBuf, Vec<u8>) {
     let content = Content::full(size, 6);
     let mut below: Arc<dyn Disk> = Arc::new(ZeroDisk(0));
     let mut model = content.bytes().to_vec();
@@ -239,7 +238,7 @@ fn qemu_reads_our_chains() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (top, model) = chain(folder.path());
+    let (top, model) = chain(folder.path(), (4 << 20) + 1536);
     let raw = folder.path().join("raw");
     std::fs::write(&raw, &model).unwrap();
     run("qemu-img", &["compare", text(&top), text(&raw)]);
@@ -316,9 +315,9 @@ fn digest(bytes: &[u8]) -> String {
     format!("{} {hash}", bytes.len())
 }
 
-fn python_reads_what_we_write(module: &str) {
+fn python_reads_what_we_write(module: &str, odd: u64) {
     for subformat in Subformat::ALL {
-        for size in [(3 << 20) + 1536, 1 << 20] {
+        for size in [(3 << 20) + odd, 1 << 20] {
             let folder = tempfile::tempdir().unwrap();
             let content = Content::random(size, 11);
             let options = CreateOptions { subformat, ..CreateOptions::new(size) };
@@ -328,7 +327,7 @@ fn python_reads_what_we_write(module: &str) {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let (top, model) = chain(folder.path());
+    let (top, model) = chain(folder.path(), (4 << 20) + odd);
     let names = ["disk-000001.vmdk", "disk.vmdk"].map(|name| folder.path().join(name));
     let found = python_digest(module, &[&top, &names[0], &names[1]]);
     assert_eq!(found, digest(&model), "{module}: chain");
@@ -338,7 +337,7 @@ fn python_reads_what_we_write(module: &str) {
 fn libvmdk_reads_what_we_write() {
     let version = ["python3", "-c", "import pyvmdk; print('pyvmdk', pyvmdk.get_version())"];
     if there("libvmdk", &version) {
-        python_reads_what_we_write("pyvmdk");
+        python_reads_what_we_write("pyvmdk", 1536);
     }
 }
 
@@ -349,11 +348,8 @@ fn vmdkinfo_knows_what_we_write() {
     }
     for subformat in Subformat::ALL {
         let folder = tempfile::tempdir().unwrap();
-        let options = CreateOptions {
-            subformat,
-            cid: Some(0x0123_4567),
-            ..CreateOptions::new(1 << 20)
-        };
+        let options =
+            CreateOptions { subformat, cid: Some(0x0123_4567), ..CreateOptions::new(1 << 20) };
         let image = write(folder.path(), &options, &Content::random(1 << 20, 1));
         let found = String::from_utf8(run("vmdkinfo", &[text(&image)]).stdout).unwrap();
         assert!(found.contains("(1048576 bytes)"), "{found}");
@@ -369,6 +365,7 @@ fn dissect_reads_what_we_write() {
         "import importlib.metadata as m; import dissect.hypervisor; print(m.version('dissect.hypervisor'))",
     ];
     if there("dissect", &version) {
-        python_reads_what_we_write("dissect");
+        // It reads 8 KiB at a time, and fails where a disk ends inside that.
+        python_reads_what_we_write("dissect", 8192);
     }
 }

@@ -12,7 +12,7 @@ use vdisk_core::disk::ZeroDisk;
 use vdisk_core::{ErrorKind, Layer, LayerMut, MemFiles, ParentLink, Store, StoreExt};
 use vdisk_testkit::VecDisk;
 use vdisk_testkit::content::Content;
-use vdisk_testkit::model::{Subject, assert_clean, assert_reads, drive};
+use vdisk_testkit::model::{Subject, assert_clean, drive};
 use vdisk_vmdk::{ChildOptions, CreateOptions, Subformat, create, create_child};
 
 fn empty(options: &CreateOptions) -> MemFiles {
@@ -35,11 +35,11 @@ fn every_writable_variant_behaves_like_a_vector() {
         if subformat == Subformat::StreamOptimized {
             continue;
         }
-        for seed in 0..6 {
+        for seed in 0..5 {
             let size = [512, (1 << 20) + 1536, 700 << 10][seed as usize % 3];
             let grain_size = [8 << 10, 64 << 10][seed as usize % 2];
             let options = CreateOptions { subformat, grain_size, ..CreateOptions::new(size) };
-            drive(subject(&empty(&options), Vec::new(), grain_size, true), seed, 250);
+            drive(subject(&empty(&options), Vec::new(), grain_size, true), seed, 200);
         }
     }
 }
@@ -65,7 +65,7 @@ fn delta(size: u64, seed: u64, zero_grains: bool) -> (MemFiles, Vec<u8>) {
 
 #[test]
 fn deltas_behave_like_a_vector() {
-    for seed in 0..6 {
+    for seed in 0..5 {
         for zero_grains in [false, true] {
             let size = [65_536, (1 << 20) + 1536, 34 << 20][seed as usize % 3];
             let (files, mut below) = delta(size, seed, zero_grains);
@@ -260,5 +260,4 @@ fn an_image_made_by_parts_is_changed_across_them() {
     vdisk_core::layer::read(&layer, &ZeroDisk(0), &mut buf, (2047 << 20) - 100_000).unwrap();
     assert_eq!(buf, data);
     assert_clean(&layer, "parts");
-    let _ = assert_reads;
 }
