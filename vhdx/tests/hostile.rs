@@ -598,7 +598,7 @@ fn random_damage() {
     ];
     let mut rng = fastrand::Rng::with_seed(2024);
     let mut opened = 0;
-    for round in 0..2500 {
+    for round in 0..2000 {
         let mut bytes = bases[round % bases.len()].clone();
         for _ in 0..rng.usize(1..4) {
             damage(&mut bytes, &mut rng);
@@ -609,7 +609,7 @@ fn random_damage() {
         }
         opened += u32::from(exercise(bytes));
     }
-    assert!(opened > 500, "only {opened} opened: the damage is too coarse to test anything");
+    assert!(opened > 400, "only {opened} opened: the damage is too coarse to test anything");
 }
 
 fn damage(bytes: &mut [u8], rng: &mut fastrand::Rng) {
