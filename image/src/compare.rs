@@ -135,6 +135,7 @@ impl Found {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // lists of ranges, some of one
 mod tests {
     use super::*;
     use vdisk_testkit::VecDisk;

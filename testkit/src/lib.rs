@@ -1,5 +1,6 @@
 //! What the tests of every format share: one model of a disk, one harness that drives a writable
-//! layer against it, one that fills a new image, generators of content.
+//! layer against it, one that fills a new image, generators of content; programs that are not ours
+//! as judges, and the folder of real images.
 //!
 //! A dev-dependency only. Failures panic with the seed, so that a run can be repeated.
 //!
@@ -11,8 +12,10 @@
 //! ```
 
 pub mod content;
+pub mod corpus;
 pub mod fill;
 pub mod model;
+pub mod tools;
 
 use vdisk_core::disk::in_range;
 use vdisk_core::{Disk, Extent, ExtentKind, Result};

@@ -228,6 +228,7 @@ fn buffer(len: u64) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // lists of runs, most of them short
 mod tests {
     use super::*;
 
