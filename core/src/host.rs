@@ -2,10 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -134,6 +135,16 @@ impl HostFile {
     /// The host's, also where the file system cannot do this.
     pub fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)?)
+    }
+
+    /// Has the host begin to bring what was written in a range to the disk, without waiting for
+    /// it: so the disk works while the program does, not only in the last flush. A mere hint.
+    pub fn start_writeback(&self, offset: u64, len: u64) {
+        // The advice starts writing dirty pages at once and drops only clean ones.
+        let advised =
+            rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::DontNeed);
+        // Whether it was taken or not, the flush at the end is what counts.
+        drop(advised);
     }
 
     /// The open file, for what this type does not offer.

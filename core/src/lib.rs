@@ -63,7 +63,7 @@ pub mod table;
 pub mod writer;
 pub mod zeros;
 
-pub use check::{Finding, Findings, Severity};
+pub use check::{Claims, Finding, Findings, Severity};
 pub use disk::{Disk, Extent, ExtentKind, Extents};
 pub use error::{Error, ErrorKind, Result};
 pub use host::HostFile;

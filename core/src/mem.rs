@@ -169,7 +169,8 @@ impl Store for MemStore {
                 .map_or(u64::MAX, |(page, _)| page.saturating_mul(PAGE))
         } else {
             let mut page = first;
-            while state.pages.contains_key(&page) && page * PAGE < end {
+            // A run may be cut short: far enough is enough.
+            while state.pages.contains_key(&page) && page * PAGE < end && page < first + 1024 {
                 page += 1;
             }
             page * PAGE

@@ -106,8 +106,10 @@ impl PagedTable {
         };
         self.store.put(bytes, self.offset + at, self.what)?;
         let mut pages = self.lock();
-        for page in at / PAGE..end.div_ceil(PAGE) {
-            pages.pop(&page);
+        for number in at / PAGE..end.div_ceil(PAGE) {
+            if let Some(page) = pages.peek_mut(&number) {
+                copy_overlap(page, number * PAGE, bytes, at);
+            }
         }
         Ok(())
     }
@@ -136,6 +138,22 @@ impl PagedTable {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<u64, Arc<[u8]>>> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Copies into `page`, which starts at byte `page_at` of the table, what of `bytes` (from byte `at`)
+/// lies within it. Views of the page that are still looked at keep the old bytes.
+fn copy_overlap(page: &mut Arc<[u8]>, page_at: u64, bytes: &[u8], at: u64) {
+    let index = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
+    let from = at.max(page_at);
+    let to = (at + bytes.len() as u64).min(page_at + page.len() as u64);
+    if from >= to {
+        return;
+    }
+    let source = bytes.get(index(from - at)..index(to - at));
+    let target = Arc::make_mut(page).get_mut(index(from - page_at)..index(to - page_at));
+    if let (Some(source), Some(target)) = (source, target) {
+        target.copy_from_slice(source);
     }
 }
 
@@ -170,6 +188,14 @@ mod tests {
         }
         table.write(16_384 * 4, &77u32.to_le_bytes()).unwrap();
         assert_eq!(u32::from_le_bytes(table.entry(16_384 * 4).unwrap()), 77);
+        // Across two pages, one of them in memory, one not; then as a fresh reader sees it.
+        let across: Vec<u8> = (0..32_000).flat_map(|n: u32| (n + 9).to_le_bytes()).collect();
+        table.write(16_000 * 4, &across).unwrap();
+        let fresh = PagedTable::new(table.store.clone(), "table", 1000, bytes.len() as u64);
+        for n in [15_999u64, 16_000, 16_384, 32_768, 47_999, 48_000] {
+            assert_eq!(table.entry::<4>(n * 4).unwrap(), fresh.entry::<4>(n * 4).unwrap(), "{n}");
+        }
+        assert_eq!(u32::from_le_bytes(table.entry(16_000 * 4).unwrap()), 9);
         assert!(table.entry::<4>(200_000).is_err());
     }
 

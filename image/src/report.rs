@@ -1,7 +1,7 @@
 //! What the commands tell, as data: stable keys, sizes in bytes.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use vdisk_core::{
@@ -208,7 +208,7 @@ pub struct MapEntry {
     pub offset: Option<u64>,
     /// The host file that holds them as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub filename: Option<PathBuf>,
+    pub filename: Option<String>,
 }
 
 impl MapEntry {
@@ -248,7 +248,7 @@ pub fn map(disk: &dyn Disk, mut each: impl FnMut(&MapEntry) -> Result<()>) -> Re
         match extent.kind {
             ExtentKind::Data { store, at } => {
                 entry.offset = Some(at);
-                entry.filename = disk.store(store).map(|store| store.name().to_owned());
+                entry.filename = disk.store(store).map(|store| text(store.name()));
             }
             ExtentKind::Zero { explicit } => {
                 (entry.present, entry.zero, entry.data) = (explicit, true, false);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use vdisk_core::disk::in_range;
-use vdisk_core::{Error, Files, ImageWriter, Placement, Result, Store, StoreExt};
+use vdisk_core::{Error, Files, HostFile, ImageWriter, Placement, Result, Store, StoreExt};
 
 use crate::bat::{ENTRY, Geometry, Payload, State};
 use crate::header::{self, Header};
@@ -275,6 +275,10 @@ impl ImageWriter for Writer {
         let at = self.offset(self.placed - known) + within;
         self.assign(first, range.end.div_ceil(size))?;
         Ok(Placement { store, at, len })
+    }
+
+    fn host(&self) -> Option<&HostFile> {
+        self.file.host()
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {

@@ -42,7 +42,7 @@ fn line(entry: &MapEntry) -> String {
         _ => "unwritten",
     };
     let place = match (&entry.filename, entry.offset) {
-        (Some(name), Some(offset)) => format!("{}@{offset}", name.display()),
+        (Some(name), Some(offset)) => format!("{name}@{offset}"),
         _ => "-".to_owned(),
     };
     format!("{:>18} {:>18}  {kind:<10} {:>5}  {place}", entry.start, entry.length, entry.depth)

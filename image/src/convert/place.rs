@@ -175,6 +175,7 @@ impl Job<'_> {
             for place in places {
                 let part = at..at + place.len;
                 place.store.put(slice_of(&bytes, range.start, &part), place.at, "guest data")?;
+                start_writeback(&place, place.at, place.len);
                 at = part.end;
             }
         }
@@ -191,6 +192,7 @@ impl Job<'_> {
             let from = at + (guest - range.start);
             let copied = self.kernel.copy(file, from, &*place.store, place.at, place.len);
             self.counts.kernel_copied.fetch_add(copied, Ordering::Relaxed);
+            start_writeback(&place, place.at, copied);
             self.watch.progress.advance(copied);
             self.by_hand(guest + copied..guest + place.len, &place, copied)?;
             guest += place.len;
@@ -209,7 +211,9 @@ impl Job<'_> {
             let step = at..at + len;
             let (part, _) = bytes.split_at_mut(usize::try_from(len).unwrap_or_default());
             self.source.read_at(part, step.start)?;
-            place.store.put(part, place.at + done + (at - range.start), "guest data")?;
+            let target = place.at + done + (at - range.start);
+            place.store.put(part, target, "guest data")?;
+            start_writeback(place, target, len);
             self.watch.progress.advance(len);
             at = step.end;
         }
@@ -226,5 +230,11 @@ impl Job<'_> {
             places.push(place);
         }
         Ok(places)
+    }
+}
+
+fn start_writeback(place: &Placement, at: u64, len: u64) {
+    if let Some(file) = place.store.host() {
+        file.start_writeback(at, len);
     }
 }
