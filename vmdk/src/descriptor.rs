@@ -284,8 +284,13 @@ impl Descriptor {
         self.encoding.decode_without_bom_handling(bytes).0.into_owned()
     }
 
+    /// Where line `index` stands.
+    pub(crate) fn line_offset(&self, index: usize) -> u64 {
+        self.lines.get(index).map_or(0, |line| line.at)
+    }
+
     fn offset_of(&self, key: &str) -> u64 {
-        self.find(key).and_then(|(index, _)| self.lines.get(index)).map_or(0, |line| line.at)
+        self.find(key).map_or(0, |(index, _)| self.line_offset(index))
     }
 }
 

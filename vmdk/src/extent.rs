@@ -17,7 +17,7 @@ pub(crate) struct Extent {
     pub(crate) len: u64,
     /// Index of its file among the layer's stores.
     pub(crate) store: usize,
-    /// Whether the descriptor allows writing (`RW`).
+    /// Whether the descriptor allows writing (`RW`) and there is a file to write to.
     pub(crate) writable: bool,
     /// Where its bytes are.
     pub(crate) body: Body,

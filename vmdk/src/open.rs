@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vdisk_core::{
-    Access, Error, Fact, Format, LayerInfo, Opener, ParentRef, Result, Store, StoreExt,
-};
+use vdisk_core::{Access, Error, Opener, Result, Store, StoreExt};
 
-use crate::descriptor::{Descriptor, MOST_BYTES, NO_PARENT};
+use crate::descriptor::{Descriptor, MOST_BYTES};
 use crate::extent::{Body, Extent, Flat};
 use crate::extent_line::{ExtentAccess, ExtentLine, ExtentType};
+use crate::facts::info;
 use crate::header::{self, SparseHeader};
 use crate::hosted::Hosted;
 use crate::layer::VmdkLayer;
-use crate::stream::{Index, Stream};
-use crate::unit::{SECTOR, to_usize};
+use crate::stream::Stream;
+use crate::unit::{SECTOR, sectors, to_usize};
 use crate::{cowd, sesparse};
 
 /// How to open a disk.
@@ -57,16 +56,23 @@ pub fn open(
 ) -> Result<VmdkLayer> {
     let header = embedding_header(&store)?;
     let (place, descriptor) = read_descriptor(&*store, header.as_ref())?;
-    let mut files =
-        Files { stores: vec![store], names: BTreeMap::new(), grained: Vec::new(), opener, options };
+    let mut files = Files {
+        stores: vec![store],
+        names: BTreeMap::new(),
+        grained: Vec::new(),
+        line_at: 0,
+        opener,
+        options,
+    };
     let mut extents = Vec::with_capacity(descriptor.extents.len());
     let mut start = 0;
     for (index, line) in descriptor.extents.iter().enumerate() {
         let len = line.sectors * SECTOR;
         // The name in an embedded descriptor is often wrong: the file may have been renamed.
         let own = header.clone().filter(|_| index == 0);
+        files.line_at = place.at + descriptor.line_offset(line.line);
         let (store, body) = files.body(line, own, len)?;
-        let writable = line.access == ExtentAccess::ReadWrite;
+        let writable = line.access == ExtentAccess::ReadWrite && !matches!(body, Body::Zero);
         extents.push(Extent { start, len, store, writable, body });
         start += len;
     }
@@ -134,9 +140,12 @@ fn read_descriptor(
 /// The files of a disk while it is opened.
 struct Files<'a> {
     stores: Vec<Arc<dyn Store>>,
-    names: BTreeMap<String, usize>,
+    /// Indices of the files opened, by name and whether they may be written.
+    names: BTreeMap<(String, bool), usize>,
     /// Files that serve a sparse extent: those serve no other.
     grained: Vec<usize>,
+    /// Where the extent line being looked at stands in the user's file.
+    line_at: u64,
     opener: &'a dyn Opener,
     options: &'a OpenOptions,
 }
@@ -158,16 +167,14 @@ impl Files<'_> {
             return Err(Error::unsupported(format!(
                 "{name:?} maps a device of its storage (raw device mapping)"
             ))
+            .at("VMDK descriptor", self.line_at)
             .hint("copy the device itself, or have ESXi clone the disk into a flat one"));
         }
         if let Some(header) = own {
             if line.kind != ExtentType::Sparse {
-                return Err(Error::corrupt(
-                    "VMDK descriptor",
-                    header.descriptor.map_or(0, |range| range.start),
-                    "an embedded descriptor whose first extent is not SPARSE",
-                )
-                .in_file(self.stores.first().map(|s| s.name()).unwrap_or("".as_ref())));
+                return Err(self.bad_line(
+                    "the file that holds the descriptor is its first extent, which must be SPARSE",
+                ));
             }
             self.grained.push(0);
             return Ok((0, self.sparse(0, header, len)?));
@@ -175,17 +182,15 @@ impl Files<'_> {
         let index = self.open(name, line)?;
         let store = self.store(index)?;
         if line.kind == ExtentType::Flat {
-            let offset = crate::unit::sectors(line.offset)
+            let offset = sectors(line.offset)
                 .filter(|offset| offset.checked_add(len).is_some())
-                .ok_or_else(|| {
-                    Error::corrupt("VMDK descriptor", 0, format!("{name:?} starts beyond any file"))
-                })?;
+                .ok_or_else(|| self.bad_line("it starts beyond the end of any file"))?;
             let end = store.size()?;
             return Ok((index, Body::Flat(Flat { store, offset, end })));
         }
-        if self.grained.contains(&index) {
-            return Err(Error::corrupt("VMDK descriptor", 0, "two sparse extents share a file")
-                .in_file(store.name()));
+        let others = self.grained.iter().filter_map(|index| self.stores.get(*index));
+        if others.into_iter().any(|other| same_file(other, &store)) {
+            return Err(self.bad_line("two sparse extents share a file"));
         }
         self.grained.push(index);
         let mut magic = [0; 4];
@@ -220,22 +225,30 @@ impl Files<'_> {
 
     /// The number of the file called `name`, opened once.
     fn open(&mut self, name: &str, line: &ExtentLine) -> Result<usize> {
-        if let Some(index) = self.names.get(name) {
-            return Ok(*index);
-        }
         let access = match line.access {
             ExtentAccess::ReadWrite => self.options.access,
             _ => Access::Read,
         };
+        let key = (name.to_owned(), access == Access::Write);
+        if let Some(index) = self.names.get(&key) {
+            return Ok(*index);
+        }
         let store = self.opener.open(name, "extent", access)?;
         if self.stores.first().is_some_and(|first| same_file(first, &store)) {
-            return Err(Error::corrupt("VMDK descriptor", 0, "it names itself as an extent")
-                .in_file(store.name()));
+            return Err(self.bad_line("the descriptor names itself as an extent"));
         }
         self.stores.push(store);
         let index = self.stores.len() - 1;
-        self.names.insert(name.to_owned(), index);
+        self.names.insert(key, index);
         Ok(index)
+    }
+
+    fn bad_line(&self, message: &str) -> Error {
+        let error = Error::corrupt("VMDK descriptor", self.line_at, message);
+        match self.stores.first() {
+            Some(store) => error.in_file(store.name()),
+            None => error,
+        }
     }
 
     fn store(&self, index: usize) -> Result<Arc<dyn Store>> {
@@ -249,137 +262,4 @@ fn same_file(a: &Arc<dyn Store>, b: &Arc<dyn Store>) -> bool {
         (Some(a), Some(b)) => a.id() == b.id(),
         _ => Arc::ptr_eq(a, b) || a.name() == b.name(),
     }
-}
-
-/// What the layer is.
-pub(crate) fn info(descriptor: &Descriptor, extents: &[Extent]) -> LayerInfo {
-    let sector = |key| match descriptor.number(key) {
-        Some(4096) => 4096,
-        _ => 512,
-    };
-    let parent = (descriptor.parent_cid != NO_PARENT).then(|| ParentRef {
-        identities: vec![format!("{:08x}", descriptor.parent_cid)],
-        modified: None,
-        hints: descriptor.parent_hints(),
-    });
-    LayerInfo {
-        format: Format::Vmdk,
-        subformat: canonical_type(&descriptor.create_type),
-        virtual_size: extents.last().map_or(0, Extent::end),
-        logical_sector: sector("ddb.logicalSectorSize"),
-        physical_sector: sector("ddb.physicalSectorSize").max(sector("ddb.logicalSectorSize")),
-        block_size: extents.iter().find_map(Extent::grain),
-        identity: identity(descriptor),
-        parent,
-        dirty: unclean(extents),
-        facts: facts(descriptor, extents),
-    }
-}
-
-/// What a child records of this content.
-pub(crate) fn identity(descriptor: &Descriptor) -> Option<String> {
-    (descriptor.cid != NO_PARENT).then(|| format!("{:08x}", descriptor.cid))
-}
-
-/// Whether some extent was not closed after the last writing.
-pub(crate) fn unclean(extents: &[Extent]) -> bool {
-    extents.iter().any(|extent| match &extent.body {
-        Body::Hosted(hosted) => hosted.header.unclean(),
-        Body::Stream(stream) => stream.header.unclean(),
-        _ => false,
-    })
-}
-
-/// The usual spelling of a `createType`.
-pub(crate) fn canonical_type(text: &str) -> String {
-    const KNOWN: &[&str] = &[
-        "monolithicSparse",
-        "monolithicFlat",
-        "twoGbMaxExtentSparse",
-        "twoGbMaxExtentFlat",
-        "streamOptimized",
-        "vmfs",
-        "vmfsSparse",
-        "vmfsThin",
-        "vmfsPreallocated",
-        "vmfsEagerZeroedThick",
-        "vmfsRDM",
-        "vmfsRDMP",
-        "vmfsRaw",
-        "seSparse",
-        "fullDevice",
-        "partitionedDevice",
-        "custom",
-    ];
-    match text.to_ascii_lowercase().as_str() {
-        "2gbmaxextentsparse" => "twoGbMaxExtentSparse".to_owned(),
-        "2gbmaxextentflat" => "twoGbMaxExtentFlat".to_owned(),
-        "vmfssesparse" => "seSparse".to_owned(),
-        lower => KNOWN
-            .iter()
-            .find(|known| known.to_ascii_lowercase() == lower)
-            .map_or_else(|| text.to_owned(), |known| (*known).to_owned()),
-    }
-}
-
-/// What a user may want to know, cheap to gather.
-pub(crate) fn facts(descriptor: &Descriptor, extents: &[Extent]) -> Vec<(&'static str, Fact)> {
-    let mut facts: Vec<(&'static str, Fact)> = vec![
-        ("create-type", descriptor.create_type.as_str().into()),
-        ("cid", format!("{:08x}", descriptor.cid).into()),
-        ("parent-cid", format!("{:08x}", descriptor.parent_cid).into()),
-        ("extents", (extents.len() as u64).into()),
-    ];
-    let text = [
-        ("descriptor-version", "version"),
-        ("encoding", "encoding"),
-        ("adapter-type", "ddb.adapterType"),
-        ("hardware-version", "ddb.virtualHWVersion"),
-        ("tools-version", "ddb.toolsVersion"),
-        ("uuid", "ddb.uuid"),
-        ("long-content-id", "ddb.longContentID"),
-        ("change-tracking", "changeTrackPath"),
-        ("native-snapshot", "isNativeSnapshot"),
-    ];
-    facts.extend(text.iter().filter_map(|(name, key)| Some((*name, descriptor.get(key)?.into()))));
-    let geometry = ["cylinders", "heads", "sectors"]
-        .map(|part| descriptor.number(&format!("ddb.geometry.{part}")));
-    if let [Some(c), Some(h), Some(s)] = geometry {
-        facts.push(("geometry", format!("{c}/{h}/{s}").into()));
-    }
-    if let Some(thin) = descriptor.get("ddb.thinProvisioned") {
-        facts.push(("thin-provisioned", (thin == "1").into()));
-    }
-    facts.extend(sparse_facts(extents));
-    facts
-}
-
-/// The facts of the first sparse header.
-fn sparse_facts(extents: &[Extent]) -> Vec<(&'static str, Fact)> {
-    let header = extents.iter().find_map(|extent| match &extent.body {
-        Body::Hosted(hosted) => Some(&hosted.header),
-        Body::Stream(stream) => Some(&stream.header),
-        _ => None,
-    });
-    let Some(header) = header else { return Vec::new() };
-    let mut facts: Vec<(&'static str, Fact)> = vec![
-        ("sparse-version", header.raw.version.get().into()),
-        ("compressed", header.compressed().into()),
-        ("markers", header.markers().into()),
-        ("zero-grains", header.zero_grain().into()),
-        ("redundant-directory", header.redundant.is_some().into()),
-        ("unclean-shutdown", unclean(extents).into()),
-    ];
-    let walked = extents
-        .iter()
-        .any(|extent| matches!(&extent.body, Body::Stream(stream) if matches!(stream.index, Index::Walked(_))));
-    if header.compressed() {
-        let at = match header.directory {
-            _ if walked => "none",
-            None => "footer",
-            Some(_) => "header",
-        };
-        facts.push(("directory", at.into()));
-    }
-    facts
 }

@@ -12,8 +12,8 @@ use vdisk_core::{Disk, Error, ErrorKind, Findings, LayerMut, Result, Severity, S
 use crate::allocate::Below;
 use crate::check::check_hosted;
 use crate::extent::{Body, Extent};
+use crate::facts;
 use crate::layer::VmdkLayer;
-use crate::open;
 use crate::template::new_cid;
 
 impl VmdkLayer {
@@ -90,13 +90,15 @@ impl VmdkLayer {
 
     /// Tells anew what the layer is.
     pub(crate) fn refresh(&mut self) {
-        self.info = open::info(&self.descriptor, &self.extents);
+        self.info = facts::info(&self.descriptor, &self.extents);
     }
 
-    /// Calls `action` for each extent that `range` touches, with the part of the extent.
+    /// Calls `action` for each extent that `range` touches, with the part of the extent; `zeros`:
+    /// only zeros are to be written, which extents without a file hold already.
     fn each_extent(
         &mut self,
         range: Range<u64>,
+        zeros: bool,
         below: &dyn Disk,
         mut action: impl FnMut(&mut Extent, Range<u64>, &Below<'_>) -> Result<()>,
     ) -> Result<()> {
@@ -108,7 +110,8 @@ impl VmdkLayer {
         let first = self.extent_index(range.start);
         let delta = self.is_delta();
         for extent in self.extents.iter().skip(first).take_while(|e| e.start < range.end) {
-            if !extent.writable {
+            let nothing = zeros && matches!(extent.body, Body::Zero);
+            if !(extent.writable || nothing) {
                 return Err(Error::new(ErrorKind::Denied, "this extent of the disk is read-only")
                     .in_file(self.store_name(extent.store)));
             }
@@ -131,7 +134,7 @@ impl VmdkLayer {
 impl LayerMut for VmdkLayer {
     fn write(&mut self, data: &[u8], offset: u64, below: &dyn Disk) -> Result<()> {
         let end = offset.saturating_add(data.len() as u64);
-        self.each_extent(offset..end, below, |extent, part, below| {
+        self.each_extent(offset..end, false, below, |extent, part, below| {
             let from = crate::unit::to_usize(part.start - offset);
             let piece = data.get(from..crate::unit::to_usize(part.end - offset));
             let piece = piece.ok_or_else(|| Error::internal("a part outside the data"))?;
@@ -140,7 +143,7 @@ impl LayerMut for VmdkLayer {
     }
 
     fn zero(&mut self, range: Range<u64>, below: &dyn Disk) -> Result<()> {
-        self.each_extent(range, below, |extent, part, below| {
+        self.each_extent(range, true, below, |extent, part, below| {
             extent.zero(part.start - extent.start..part.end - extent.start, below)
         })
     }

@@ -11,8 +11,7 @@ use common::{filled, for_writing, open_mem, open_mem_with};
 use vdisk_core::disk::ZeroDisk;
 use vdisk_core::layer::read;
 use vdisk_core::{
-    Error, ErrorKind, Files, Findings, Layer, LayerMut, MemFiles, Result, Severity, Store,
-    StoreExt,
+    Error, ErrorKind, Files, Findings, Layer, LayerMut, MemFiles, Result, Severity, Store, StoreExt,
 };
 use vdisk_testkit::content::Content;
 use vdisk_vmdk::{CreateOptions, OpenOptions, Subformat, VmdkLayer, probe};
@@ -24,7 +23,8 @@ fn sparse() -> MemFiles {
 }
 
 fn stream() -> MemFiles {
-    let options = CreateOptions { subformat: Subformat::StreamOptimized, ..CreateOptions::new(SIZE) };
+    let options =
+        CreateOptions { subformat: Subformat::StreamOptimized, ..CreateOptions::new(SIZE) };
     filled(&options, &Content::full(SIZE, 1))
 }
 
@@ -104,7 +104,11 @@ fn entries_that_point_wrong_are_errors_where_they_are_used() {
         read(&layer, &ZeroDisk(0), &mut buf, 0).unwrap();
         let error = read(&layer, &ZeroDisk(0), &mut buf, 100_000).unwrap_err();
         assert_eq!((error.kind(), error.offset()), (kind, Some(primary + 8)), "{what}: {error}");
-        assert!(codes(&layer).contains(&(code, Severity::Corruption)), "{what}: {:?}", codes(&layer));
+        assert!(
+            codes(&layer).contains(&(code, Severity::Corruption)),
+            "{what}: {:?}",
+            codes(&layer)
+        );
         assert_error(open_mem_with(&files, &for_writing()), ErrorKind::Corrupt, what);
     }
 }
@@ -186,7 +190,11 @@ fn descriptors_that_lie_are_refused() {
         ("sectors beyond any disk", "RW 36028797018963968 ZERO".into(), ErrorKind::Corrupt),
         ("a sum beyond any disk", "RW 18014398509481983 ZERO\n".repeat(3), ErrorKind::Corrupt),
         ("too many", "RW 1 ZERO\n".repeat(4097), ErrorKind::Corrupt),
-        ("an offset beyond any file", "RW 1 FLAT \"a-flat.vmdk\" 18446744073709551615".into(), ErrorKind::Corrupt),
+        (
+            "an offset beyond any file",
+            "RW 1 FLAT \"a-flat.vmdk\" 18446744073709551615".into(),
+            ErrorKind::Corrupt,
+        ),
         ("a raw device mapping", "RW 1 VMFSRDM \"a-flat.vmdk\"".into(), ErrorKind::Unsupported),
     ];
     for (what, text, kind) in cases {
@@ -260,7 +268,10 @@ fn grains_of_streams_that_lie_are_errors() {
         assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Truncated), "{error}");
         assert!(error.offset().is_some(), "{what}: {error}");
         let found = codes(&open_mem(&files).unwrap());
-        assert!(code.is_empty() || found.iter().any(|(c, _)| c.starts_with(code)), "{what}: {found:?}");
+        assert!(
+            code.is_empty() || found.iter().any(|(c, _)| c.starts_with(code)),
+            "{what}: {found:?}"
+        );
     }
     // A grain that holds more than its size: the bomb stops at the buffer's end.
     let files = stream();
