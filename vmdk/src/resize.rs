@@ -1,7 +1,7 @@
 //! Changing the virtual size: of the last extent, in an order that a power cut cannot spoil. What
 //! grows is there before the descriptor says so, what shrinks stays until after.
 
-use vdisk_core::{Error, Result, StoreExt};
+use vdisk_core::{Error, PagedTable, Result, StoreExt};
 use zerocopy::IntoBytes;
 
 use crate::allocate::sector_bytes;
@@ -9,7 +9,7 @@ use crate::create::{MAX_SIZE, MOST_SPARSE, SPLIT};
 use crate::extent::{Body, Flat};
 use crate::hosted::Hosted;
 use crate::layer::VmdkLayer;
-use crate::tables::{Entry, Holes};
+use crate::tables::{Entry, Holes, Shape};
 use crate::template::geometry;
 use crate::unit::{SECTOR, round_up, to_usize};
 
@@ -146,6 +146,11 @@ impl Flat {
     }
 }
 
+/// Bytes of a directory with the rest of its last sector.
+fn directory_room(shape: &Shape) -> u64 {
+    round_up(shape.directory_bytes(), SECTOR)
+}
+
 impl Hosted {
     /// Makes the extent longer: new tables and, where they have no room, new directories at the
     /// file's end, and then the header, which shows all of it at once.
@@ -153,58 +158,51 @@ impl Hosted {
         self.mark()?;
         self.clear_beyond_end()?;
         self.flush()?;
-        let mut shape = self.tables.shape;
-        let (old_tables, old_room) = (shape.tables(), round_up(shape.directory_bytes(), SECTOR));
-        shape.len = len;
-        let (tables, room) = (shape.tables(), round_up(shape.directory_bytes(), SECTOR));
+        let old = self.tables.shape;
+        let new = Shape { len, ..old };
         let mut header = self.header.raw;
         header.capacity = (len / SECTOR).into();
-
-        let copies = 1 + u64::from(self.redundant.is_some());
-        let first = round_up(self.tables.end, SECTOR);
-        let each = shape.table_bytes() * (tables - old_tables);
-        let mut end = if tables > old_tables { first + copies * each } else { first };
         let mut left = Vec::new();
-        for copy in 0..copies {
-            // The redundant directory first, as its tables come first in a new file.
-            let redundant = copy + 1 < copies;
-            let table =
-                |index: u64| first + copy * each + (index - old_tables) * shape.table_bytes();
-            let directory = match &self.redundant {
-                Some(directory) if redundant => directory,
-                _ => &self.tables.directory,
-            };
-            let at = if room > old_room { end } else { directory.offset() };
-            let mut bytes = Vec::with_capacity(to_usize(room));
-            for index in 0..tables {
-                bytes.extend_from_slice(&match index < old_tables {
-                    true => directory.entry::<4>(index * 4)?,
-                    false => sector_bytes(table(index))?,
-                });
+        if new.tables() > old.tables() {
+            let redundant = self.redundant.as_ref().map(PagedTable::offset);
+            if let Some(before) = redundant {
+                let at = self.lengthen(before, &new)?;
+                header.rgd_offset = (at / SECTOR).into();
+                left.extend((at != before).then_some(before));
             }
-            if room > old_room {
-                bytes.resize(to_usize(room), 0);
-                left.push(directory.offset());
-                let sector = u64::from(u32::from_le_bytes(sector_bytes(at)?)).into();
-                if redundant {
-                    header.rgd_offset = sector
-                } else {
-                    header.gd_offset = sector
-                }
-                end += room;
-            }
-            if tables > old_tables {
-                self.tables.store.resize(end.max(self.tables.end))?;
-                self.tables.store.put(&bytes, at, "VMDK grain directory")?;
-            }
+            let before = self.tables.directory.offset();
+            let at = self.lengthen(before, &new)?;
+            header.gd_offset = (at / SECTOR).into();
+            left.extend((at != before).then_some(before));
         }
-        self.extend(end)?;
-        self.tables.end = self.tables.store.size()?;
         self.put_header(header)?;
         for at in left {
-            self.tables.store.clear(at, old_room, "VMDK grain directory")?;
+            self.tables.store.clear(at, directory_room(&old), "VMDK grain directory")?;
         }
         self.reopen(len)
+    }
+
+    /// Adds the empty tables that `new` needs more at the file's end, and writes a directory that
+    /// names them behind those there are (now at byte `directory`): in place where its last sector has room, else at the
+    /// file's end too. Returns where it stands.
+    fn lengthen(&mut self, directory: u64, new: &Shape) -> Result<u64> {
+        let old = self.tables.shape;
+        let mut bytes = vec![0; to_usize(old.directory_bytes())];
+        self.tables.store.fetch(&mut bytes, directory, "VMDK grain directory")?;
+        let mut end = round_up(self.tables.end, SECTOR);
+        for _ in old.tables()..new.tables() {
+            bytes.extend_from_slice(&sector_bytes(end)?);
+            end += new.table_bytes();
+        }
+        let mut at = directory;
+        if directory_room(new) > directory_room(&old) {
+            bytes.resize(to_usize(directory_room(new)), 0);
+            at = end;
+            end += directory_room(new);
+        }
+        self.extend(end)?;
+        self.tables.store.put(&bytes, at, "VMDK grain directory")?;
+        Ok(at)
     }
 
     /// Makes the extent shorter. The descriptor says so already; now what was cut off goes: it
