@@ -140,11 +140,9 @@ impl HostFile {
     /// Has the host begin to bring what was written in a range to the disk, without waiting for
     /// it: so the disk works while the program does, not only in the last flush. A mere hint.
     pub fn start_writeback(&self, offset: u64, len: u64) {
-        // The advice starts writing dirty pages at once and drops only clean ones.
-        let advised =
-            rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::DontNeed);
-        // Whether it was taken or not, the flush at the end is what counts.
-        drop(advised);
+        // The advice starts writing dirty pages at once and drops only clean ones. Whether it is
+        // taken or not, the flush at the end is what counts.
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
     /// The open file, for what this type does not offer.
