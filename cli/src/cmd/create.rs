@@ -6,10 +6,10 @@ use super::{Context, Outcome, new_image, output_format, told_options, with_folde
 use crate::args::CreateArgs;
 
 pub(super) fn run(args: &CreateArgs, context: &Context<'_>) -> Result<Outcome> {
-    if let (Some(format), true) = (args.format, args.image.is_none()) {
-        if told_options(&args.options, format)? {
-            return Ok(Outcome::Done);
-        }
+    if let (Some(format), None) = (args.format, &args.image)
+        && told_options(&args.options, format)?
+    {
+        return Ok(Outcome::Done);
     }
     let image = args.image.as_ref().ok_or_else(|| Error::usage("which image shall be created?"))?;
     let format = output_format(args.format, image)?;
