@@ -55,7 +55,7 @@ const VMDK: &[OptionHelp] = &[
     option("adapter_type", "lsilogic", "ide, buslogic, lsilogic, legacyESX or pvscsi"),
     option("hwversion", "4 or 21", "virtual hardware version in the descriptor"),
     option("grain_size", "64k", "bytes of a grain of a sparse image, a power of two"),
-    option("compression_level", "6", "1 (fast) to 12 (small), for streamOptimized"),
+    option("compression_level", "4", "1 (fast) to 12 (small), for streamOptimized"),
     PREALLOCATION,
 ];
 

@@ -167,7 +167,7 @@ pub struct CreateOptions {
     /// Bytes of a grain of the sparse variants: a power of two from 8 KiB to 1 MiB, by default
     /// 64 KiB as everywhere.
     pub grain_size: u64,
-    /// Deflate level of `streamOptimized`, 1 (fast) to 12 (small); 6 by default.
+    /// Deflate level of `streamOptimized`, 1 (fast) to 12 (small); 4 by default.
     pub compression_level: u8,
     /// The content id; random by default.
     pub cid: Option<u32>,
@@ -189,7 +189,7 @@ impl CreateOptions {
             adapter_type: AdapterType::LsiLogic,
             hw_version: 4,
             grain_size: 64 << 10,
-            compression_level: 6,
+            compression_level: 4,
             cid: None,
             uuid: None,
             logical_sector: 512,
