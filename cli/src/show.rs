@@ -51,23 +51,44 @@ pub(crate) fn finish(done: std::result::Result<Outcome, (Error, u8)>, global: &G
 /// Wrong arguments: clap's own words, our exit code.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     drop(error.print());
-    if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS }
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    // The arguments could not be understood as a whole, so whether JSON was asked for is looked up.
+    let words: Vec<String> = std::env::args().collect();
+    let asked = |pair: &[String]| matches!(pair, [a, b] if a == "--output" && b == "json");
+    if words.windows(2).any(asked) || words.iter().any(|word| word == "--output=json") {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        drop(json(&error_document(&Error::usage(message).hint("see vdisk --help"))));
+    }
+    ExitCode::from(64)
+}
+
+/// After a panic, which has told on standard error where it happened.
+pub(crate) fn fault() -> ExitCode {
+    let words = "vdisk: this is a fault in vdisk; please report it with the command you ran";
+    drop(writeln!(std::io::stderr().lock(), "{words}"));
+    ExitCode::from(70)
+}
+
+fn error_document(error: &Error) -> serde_json::Value {
+    json!({
+        "schema": "vdisk.error/1",
+        "error": {
+            "kind": error.kind().name(),
+            "message": error.message(),
+            "path": error.path().map(|path| path.display().to_string()),
+            "structure": error.structure(),
+            "offset": error.offset(),
+            "hint": error.advice(),
+        }
+    })
 }
 
 fn tell(error: &Error, global: &Global) {
     if global.output == OutputForm::Json {
-        let document = json!({
-            "schema": "vdisk.error/1",
-            "error": {
-                "kind": error.kind().name(),
-                "message": error.message(),
-                "path": error.path().map(|path| path.display().to_string()),
-                "structure": error.structure(),
-                "offset": error.offset(),
-                "hint": error.advice(),
-            }
-        });
-        drop(json(&document));
+        drop(json(&error_document(error)));
     }
     let mut out = std::io::stderr().lock();
     let (red, plain) = if colour() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
@@ -91,7 +112,8 @@ pub(crate) fn note(global: &Global, text: &str) {
     }
 }
 
-fn colour() -> bool {
+/// Whether standard error is coloured.
+pub(crate) fn colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vdisk_core::{Error, ErrorKind, Findings, Result, Severity};
+use vdisk_core::{Error, ErrorKind, Findings, Format, Result, Severity};
 
 use crate::open::OpenOptions;
 use crate::report::CheckReport;
@@ -18,7 +18,8 @@ pub fn check(path: &Path, options: &OpenOptions) -> Result<CheckReport> {
         Ok(image) => image,
         Err(error) if is_damage(&error) => {
             findings.corruption("image-does-not-open", error.offset(), described(&error));
-            return Ok(CheckReport::new(path, "unknown", &findings));
+            let format = options.format_of(path).map_or("unknown", Format::name);
+            return Ok(CheckReport::new(path, format, &findings));
         }
         Err(error) => return Err(error),
     };

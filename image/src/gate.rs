@@ -83,6 +83,7 @@ impl Gate {
         access: Access,
         search: &mut Search,
     ) -> Result<Option<HostFile>> {
+        tracing::debug!(path = %path.display(), "looking for a file that an image names");
         search.first.get_or_insert_with(|| path.to_owned());
         let inside = self.split(path).or_else(|| self.split(&path.canonicalize().ok()?));
         let Some((root, rest)) = inside else {

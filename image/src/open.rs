@@ -141,6 +141,11 @@ impl OpenOptions {
         Ok(ImageMut { top: top.layer, below, files })
     }
 
+    /// The format of the file at `path`, as far as it can be told.
+    pub(crate) fn format_of(&self, path: &Path) -> Option<Format> {
+        self.format.or_else(|| probe(&HostFile::open(path).ok()?).ok())
+    }
+
     fn gate(&self, path: &Path) -> Result<Gate> {
         let written = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let own = [folder_of(path), written.unwrap_or(Path::new(".")).to_owned()];
@@ -235,6 +240,7 @@ fn open_layer(
         Some(format) => format,
         None => probe(&*store)?,
     };
+    tracing::debug!(path = %known.path.display(), %format, ?access, "opening a layer");
     let opener = ExtentOpener { gate, image: &known.path };
     let layer = open_as(format, store, &opener, access)?;
     Ok(Opened { layer, file: known })

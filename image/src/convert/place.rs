@@ -64,6 +64,7 @@ impl<'a> Route<'a> {
                 ZeroSearch::Off => true,
                 ZeroSearch::Auto => can_share(file, target),
             });
+            tracing::debug!(file = %store.name().display(), by_kernel = goes, "route of the copy");
             stores.insert(id, goes);
         }
         Self { source, stores }
