@@ -19,6 +19,8 @@ use vdisk_core::{
 
 use crate::names::candidates;
 
+const NEVER_OPENED: &str = "devices, FIFOs and folders named by an image are never opened";
+
 /// The folder trees that files named by images may be opened in.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -83,29 +85,22 @@ impl Gate {
         access: Access,
         search: &mut Search,
     ) -> Result<Option<HostFile>> {
-        tracing::debug!(path = %path.display(), "looking for a file that an image names");
         search.first.get_or_insert_with(|| path.to_owned());
-        let inside = self.split(path).or_else(|| self.split(&path.canonicalize().ok()?));
-        let Some((root, rest)) = inside else {
-            if path.exists() {
-                search.outside.get_or_insert_with(|| path.to_owned());
+        if let Some((root, rest)) = self.split(path) {
+            match open_beneath(root, &rest, access) {
+                // A link leads out of this tree; where to, is looked at below.
+                Err(Errno::XDEV | Errno::LOOP) => {}
+                opened => return found(opened, &root.join(&rest)),
             }
-            return Ok(None);
-        };
-        match open_beneath(root, &rest, access) {
-            Ok(file) => HostFile::new(file, root.join(&rest)).map(Some),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::INVAL) => Ok(None),
-            Err(Errno::XDEV | Errno::LOOP) => {
-                search.outside.get_or_insert_with(|| path.to_owned());
+        }
+        let Ok(real) = path.canonicalize() else { return Ok(None) };
+        let opened = self.split(&real).map(|(root, rest)| open_beneath(root, &rest, access));
+        match opened {
+            None | Some(Err(Errno::XDEV | Errno::LOOP)) => {
+                search.outside.get_or_insert(real);
                 Ok(None)
             }
-            Err(Errno::NODEV) => Err(Error::new(
-                ErrorKind::Confined,
-                "the image names this, and it is not a regular file",
-            )
-            .in_file(path)
-            .hint("devices, FIFOs and folders named by an image are never opened")),
-            Err(errno) => Err(Error::io(errno.into(), "open").in_file(path)),
+            Some(opened) => found(opened, &real),
         }
     }
 
@@ -124,6 +119,11 @@ impl Search {
     pub(crate) fn failed(self, what: &str, name: &str, image: &Path, flag: &str) -> Error {
         if let Some(outside) = self.outside {
             let folder = outside.parent().unwrap_or(Path::new("/")).display().to_string();
+            // To look is not to open.
+            let hint = match outside.is_file() {
+                true => format!("if you trust it, add --parent-dir {folder}"),
+                false => NEVER_OPENED.to_owned(),
+            };
             return Error::new(
                 ErrorKind::Confined,
                 format!(
@@ -132,7 +132,7 @@ impl Search {
                 ),
             )
             .in_file(image)
-            .hint(format!("if you trust it, add --parent-dir {folder}"));
+            .hint(hint);
         }
         let looked = self.first.map(|path| format!(" (looked for {} and nearby)", path.display()));
         Error::new(
@@ -141,6 +141,21 @@ impl Search {
         )
         .in_file(image)
         .hint(format!("put it beside the image, or add {flag}"))
+    }
+}
+
+/// The file at `path`, if it was there to be opened.
+fn found(opened: Result<File, Errno>, path: &Path) -> Result<Option<HostFile>> {
+    match opened {
+        Ok(file) => HostFile::new(file, path).map(Some),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::INVAL) => Ok(None),
+        Err(Errno::NODEV) => Err(Error::new(
+            ErrorKind::Confined,
+            "the image names this, and it is not a regular file",
+        )
+        .in_file(path)
+        .hint(NEVER_OPENED)),
+        Err(errno) => Err(Error::io(errno.into(), "open").in_file(path)),
     }
 }
 

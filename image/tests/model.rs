@@ -284,8 +284,8 @@ fn reading_and_writing_beyond_the_end_is_refused() {
         let before = digests_below(folder.path());
         let mut image = open_as(variant.format).open_rw(&path).unwrap();
         let size = image.len();
-        for (at, len) in [(size, 1), (size - 1, 2), (u64::MAX, 1), (u64::MAX - 1, 2)] {
-            let mut buf = vec![0; len as usize];
+        for (at, len) in [(size, 1_usize), (size - 1, 2), (u64::MAX, 1), (u64::MAX - 1, 2)] {
+            let mut buf = vec![0; len];
             let read = image.read_at(&mut buf, at).unwrap_err();
             let written = image.write_at(&buf, at).unwrap_err();
             let kinds = (read.kind(), written.kind());
