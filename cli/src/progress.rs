@@ -69,15 +69,16 @@ impl Lines {
 
 impl Phase {
     fn tell(&self) {
-        let seconds = self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
-        let rate = if seconds > 0.0 { self.done as f64 / seconds } else { 0.0 };
-        let left = self.total.saturating_sub(self.done) as f64;
+        let millis = self.begun.map_or(0, |begun| begun.elapsed().as_millis()).max(1);
+        let rate = u128::from(self.done) * 1000 / millis;
+        let left = u128::from(self.total.saturating_sub(self.done));
+        let eta = left.checked_div(rate).map(|seconds| u64::try_from(seconds).unwrap_or(u64::MAX));
         let line = json!({
             "phase": self.name,
             "done": self.done,
             "total": self.total,
-            "bytes_per_second": rate.round(),
-            "eta_seconds": if rate > 0.0 { Some((left / rate).round()) } else { None },
+            "bytes_per_second": u64::try_from(rate).unwrap_or(u64::MAX),
+            "eta_seconds": eta,
         });
         // Nobody may be listening any more; the job goes on.
         drop(writeln!(std::io::stderr().lock(), "{line}"));

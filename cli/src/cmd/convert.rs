@@ -14,8 +14,9 @@ use crate::args::ConvertArgs;
 use crate::show;
 
 pub(super) fn run(args: &ConvertArgs, context: &Context<'_>) -> Result<Outcome> {
-    if let Some(format) = args.output_format
-        && told_options(&args.options, format)?
+    let named = args.target.as_deref().and_then(vdisk::format_of_name);
+    if let Some(format) = args.output_format.or(named)
+        && told_options(&args.options, format, context)?
     {
         return Ok(Outcome::Done);
     }

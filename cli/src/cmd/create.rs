@@ -1,19 +1,23 @@
 //! `vdisk create`
 
-use vdisk::{Error, NewImage, Result, parse_size};
+use std::path::Path;
+
+use serde_json::json;
+use vdisk::{Error, Format, NewImage, OpenOptions, Result, parse_size};
 
 use super::{Context, Outcome, new_image, output_format, told_options, with_folders};
 use crate::args::CreateArgs;
+use crate::show;
 
 pub(super) fn run(args: &CreateArgs, context: &Context<'_>) -> Result<Outcome> {
     if let (Some(format), None) = (args.format, &args.image)
-        && told_options(&args.options, format)?
+        && told_options(&args.options, format, context)?
     {
         return Ok(Outcome::Done);
     }
     let image = args.image.as_ref().ok_or_else(|| Error::usage("which image shall be created?"))?;
     let format = output_format(args.format, image)?;
-    if told_options(&args.options, format)? {
+    if told_options(&args.options, format, context)? {
         return Ok(Outcome::Done);
     }
     if let Some(parent) = &args.backing {
@@ -23,7 +27,8 @@ pub(super) fn run(args: &CreateArgs, context: &Context<'_>) -> Result<Outcome> {
         }
         let open = with_folders(None, &args.parent_dir);
         vdisk::create_child(image, format, parent, &open, &args.options, args.force)?;
-        return Ok(Outcome::Done);
+        let child = OpenOptions::new().without_parents().open(image)?;
+        return tell(image, format, child.info().virtual_size, context);
     }
     let size = args.size.as_ref().ok_or_else(|| {
         Error::usage("how large shall it be?").hint("give a size after the name, such as 40G")
@@ -35,5 +40,17 @@ pub(super) fn run(args: &CreateArgs, context: &Context<'_>) -> Result<Outcome> {
         context.note(&format!("the size is rounded up to whole sectors: {size} bytes"));
     }
     vdisk::create(image, &new, args.force)?;
+    tell(image, format, new.virtual_size(), context)
+}
+
+fn tell(image: &Path, format: Format, size: u64, context: &Context<'_>) -> Result<Outcome> {
+    if context.json() {
+        show::json(&json!({
+            "schema": "vdisk.create/1",
+            "filename": image.display().to_string(),
+            "format": format.name(),
+            "virtual-size": size,
+        }))?;
+    }
     Ok(Outcome::Done)
 }

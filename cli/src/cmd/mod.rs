@@ -10,6 +10,7 @@ mod map;
 mod measure;
 mod resize;
 
+use serde_json::json;
 use vdisk::{Cancel, Error, Format, NewImage, OpenOptions, Progress, Result, Watch};
 
 use crate::args::{Command, Global, Others, OutputForm, ProgressForm, Source};
@@ -147,12 +148,24 @@ fn new_image(mut new: NewImage, options: &[String]) -> Result<NewImage> {
 }
 
 /// Answers `-o help`; `true` if it was asked.
-fn told_options(options: &[String], format: Format) -> Result<bool> {
+fn told_options(options: &[String], format: Format, context: &Context<'_>) -> Result<bool> {
     if !options.iter().any(|list| list.split(',').any(|one| matches!(one, "help" | "?"))) {
         return Ok(false);
     }
+    let known = vdisk::option_list(format);
+    if context.json() {
+        let known = known.iter().map(|option| {
+            json!({"key": option.key, "default": option.default, "meaning": option.meaning})
+        });
+        show::json(&json!({
+            "schema": "vdisk.options/1",
+            "format": format.name(),
+            "options": known.collect::<Vec<_>>(),
+        }))?;
+        return Ok(true);
+    }
     let mut text = format!("Options of {format}:\n");
-    for option in vdisk::option_list(format) {
+    for option in known {
         text += &format!("  {}={}\n      {}\n", option.key, option.default, option.meaning);
     }
     show::text(&text)?;
