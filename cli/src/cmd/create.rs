@@ -34,6 +34,9 @@ pub(super) fn run(args: &CreateArgs, context: &Context<'_>) -> Result<Outcome> {
         Error::usage("how large shall it be?").hint("give a size after the name, such as 40G")
     })?;
     let asked = parse_size(size)?;
+    if asked == 0 {
+        return Err(Error::usage("a disk of 0 bytes holds nothing"));
+    }
     let new = new_image(NewImage::new(format, asked), &args.options)?;
     if new.virtual_size() != asked {
         let size = new.virtual_size();
