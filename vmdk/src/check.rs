@@ -19,13 +19,17 @@ use crate::unit::SECTOR;
 /// Reports all that breaks the format's rules.
 pub(crate) fn check(layer: &VmdkLayer, findings: &mut Findings) -> Result<()> {
     check_descriptor(layer, findings);
-    let mut flat: BTreeMap<usize, Claims> = BTreeMap::new();
+    for index in sharing_extents(layer) {
+        findings.corruption(
+            "vmdk-extents-overlap",
+            layer.line_at(index),
+            "it shares a part of its file with another extent",
+        );
+    }
     for extent in &layer.extents {
         match &extent.body {
             Body::Zero => {}
-            Body::Flat(file) => {
-                check_flat(extent, file, flat.entry(extent.store).or_default(), findings);
-            }
+            Body::Flat(file) => check_flat(extent, file, findings),
             Body::Hosted(hosted) => {
                 check_header(&hosted.header, extent, findings);
                 check_hosted(hosted, findings)?;
@@ -94,7 +98,25 @@ fn check_header(header: &SparseHeader, extent: &Extent, findings: &mut Findings)
     }
 }
 
-fn check_flat(extent: &Extent, flat: &Flat, claims: &mut Claims, findings: &mut Findings) {
+/// The numbers of the extents that share bytes of a file with one before them.
+pub(crate) fn sharing_extents(layer: &VmdkLayer) -> Vec<usize> {
+    let mut files: BTreeMap<usize, Claims> = BTreeMap::new();
+    let mut sharing = Vec::new();
+    for (index, extent) in layer.extents.iter().enumerate() {
+        let (start, len) = match &extent.body {
+            Body::Zero => continue,
+            Body::Flat(flat) => (flat.offset, extent.len),
+            // Tables and grains may stand anywhere in the file.
+            Body::Hosted(_) | Body::Foreign(_) | Body::Stream(_) => (0, u64::MAX),
+        };
+        if !files.entry(layer.file_number(extent.store)).or_default().take(start, len) {
+            sharing.push(index);
+        }
+    }
+    sharing
+}
+
+fn check_flat(extent: &Extent, flat: &Flat, findings: &mut Findings) {
     let needed = flat.offset + extent.len;
     if needed > flat.end {
         findings.corruption(
@@ -105,13 +127,6 @@ fn check_flat(extent: &Extent, flat: &Flat, claims: &mut Claims, findings: &mut 
                 flat.store.name().display(),
                 flat.end
             ),
-        );
-    }
-    if !claims.take(flat.offset, extent.len) {
-        findings.corruption(
-            "vmdk-extents-overlap",
-            flat.offset,
-            format!("two extents share a part of {}", flat.store.name().display()),
         );
     }
 }

@@ -8,7 +8,7 @@ use vdisk_core::{Error, Findings, Grain, Layer, LayerExtent, LayerInfo, Result, 
 use crate::check;
 use crate::descriptor::{Descriptor, NO_PARENT};
 use crate::extent::{Body, Extent};
-use crate::open::Place;
+use crate::open::{Place, same_file};
 
 /// One VMDK disk with its extents, open.
 #[derive(Debug)]
@@ -50,6 +50,21 @@ impl VmdkLayer {
     /// Whether what is absent is the parent's.
     pub(crate) fn is_delta(&self) -> bool {
         self.descriptor.parent_cid != NO_PARENT
+    }
+
+    /// The number of the first store that is the same file as store `index`: a file may be named
+    /// in more than one way.
+    pub(crate) fn file_number(&self, index: usize) -> usize {
+        let same = |other: &Arc<dyn Store>| {
+            self.stores.get(index).is_some_and(|store| same_file(store, other))
+        };
+        self.stores.iter().position(same).unwrap_or(index)
+    }
+
+    /// Where the line of extent `index` stands in the user's file.
+    pub(crate) fn line_at(&self, index: usize) -> u64 {
+        let line = self.descriptor.extents.get(index).map_or(0, |extent| extent.line);
+        self.place.at + self.descriptor.line_offset(line)
     }
 
     /// The number of the extent that holds guest byte `offset`.

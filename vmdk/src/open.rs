@@ -257,7 +257,7 @@ impl Files<'_> {
 }
 
 /// Whether two stores are one file, by identity where the host tells, else by name.
-fn same_file(a: &Arc<dyn Store>, b: &Arc<dyn Store>) -> bool {
+pub(crate) fn same_file(a: &Arc<dyn Store>, b: &Arc<dyn Store>) -> bool {
     match (a.host(), b.host()) {
         (Some(a), Some(b)) => a.id() == b.id(),
         _ => Arc::ptr_eq(a, b) || a.name() == b.name(),

@@ -57,6 +57,14 @@ impl VmdkLayer {
         let Some(extent) = self.extents.get(index) else {
             return unsupported("the disk has no extents");
         };
+        let file = self.file_number(extent.store);
+        let others = self.extents.iter().take(index);
+        if others
+            .into_iter()
+            .any(|other| !matches!(other.body, Body::Zero) && self.file_number(other.store) == file)
+        {
+            return unsupported("the file of the last extent holds others too");
+        }
         let subformat = self.info.subformat.as_str();
         if matches!(subformat, "fullDevice" | "partitionedDevice" | "custom") || !extent.writable {
             return unsupported("the last extent may not be changed");

@@ -10,7 +10,7 @@ use vdisk_core::disk::in_range;
 use vdisk_core::{Disk, Error, ErrorKind, Findings, LayerMut, Result, Severity, StoreExt};
 
 use crate::allocate::Below;
-use crate::check::check_hosted;
+use crate::check::{check_hosted, sharing_extents};
 use crate::extent::{Body, Extent};
 use crate::facts;
 use crate::layer::VmdkLayer;
@@ -20,17 +20,25 @@ impl VmdkLayer {
     /// Makes the layer writable, where its variant is one that can be changed and its tables are
     /// sound: a block used twice would carry a change to a place it was not meant for.
     pub(crate) fn allow_writing(&mut self) -> Result<()> {
+        if let Some(index) = sharing_extents(self).first() {
+            let message = "this extent shares a part of its file with another one";
+            return Err(Error::corrupt("VMDK descriptor", self.line_at(*index), message)
+                .in_file(self.store_name(0))
+                .hint("a change of one extent would change the other; the disk is only read"));
+        }
         for extent in &self.extents {
             match &extent.body {
                 Body::Zero | Body::Flat(_) => {}
                 Body::Hosted(hosted) => {
                     let mut findings = Findings::new();
                     check_hosted(hosted, &mut findings)?;
-                    if let Some(worst) =
-                        findings.list().iter().find(|f| f.severity == Severity::Corruption)
-                    {
-                        return Err(Error::new(ErrorKind::Corrupt, worst.message.clone())
-                            .at("VMDK grain tables", worst.offset.unwrap_or_default())
+                    // The list may have ended before the first corruption came.
+                    if findings.count(Severity::Corruption) > 0 {
+                        let mut list = findings.list().iter();
+                        let worst = list.find(|f| f.severity == Severity::Corruption);
+                        let message = worst.map_or("its tables are damaged", |f| &f.message);
+                        let at = worst.and_then(|f| f.offset).unwrap_or_default();
+                        return Err(Error::corrupt("VMDK grain tables", at, message)
                             .in_file(hosted.tables.store.name())
                             .hint("check the image; while its tables are wrong it is only read"));
                     }

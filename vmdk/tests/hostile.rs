@@ -449,3 +449,65 @@ fn damage(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
         }
     }
 }
+
+#[test]
+fn extents_that_share_a_file_are_not_written() {
+    let sparse =
+        CreateOptions { subformat: Subformat::TwoGbMaxExtentSparse, ..CreateOptions::new(SIZE) };
+    let sparse = filled(&sparse, &Content::full(SIZE, 1));
+    let sparse = sparse.get("disk-s001.vmdk").unwrap().to_bytes();
+    let described = |extents: &str| {
+        let mut files = MemFiles::new("disk.vmdk");
+        let text = format!(
+            "# Disk DescriptorFile\nCID=1234abcd\nparentCID=ffffffff\ncreateType=\"vmfs\"\n{extents}"
+        );
+        files.create("disk.vmdk").unwrap().put(text.as_bytes(), 0, "text").unwrap();
+        files.create("a").unwrap().put(&[1; 20 * 512], 0, "flat").unwrap();
+        files.create("s").unwrap().put(&sparse, 0, "sparse").unwrap();
+        files
+    };
+    for extents in [
+        "RW 10 FLAT \"a\" 0\nRW 10 FLAT \"a\" 9\n",
+        "RW 2048 SPARSE \"s\"\nRW 10 FLAT \"s\" 9\n",
+        "RDONLY 10 FLAT \"a\" 0\nRW 10 FLAT \"a\" 0\n",
+    ] {
+        let files = described(extents);
+        let line = files.get("disk.vmdk").unwrap().size().unwrap() - 17;
+        let found = codes(&open_mem(&files).unwrap());
+        assert!(found.contains(&("vmdk-extents-overlap", Severity::Corruption)), "{found:?}");
+        let error = open_mem_with(&files, &for_writing()).map(|_| ()).unwrap_err();
+        assert_eq!((error.kind(), error.offset()), (ErrorKind::Corrupt, Some(line)), "{extents}");
+    }
+    // Side by side they may be; but then the last one must not grow over the other.
+    let files = described("RW 10 FLAT \"a\" 10\nRW 10 FLAT \"a\" 0\n");
+    let mut layer = open_mem_with(&files, &for_writing()).unwrap();
+    assert_eq!(layer.resize(21 * 512).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(files.get("a").unwrap().to_bytes(), [1; 20 * 512]);
+}
+
+#[test]
+fn a_thousand_notes_do_not_hide_a_shared_grain() {
+    let options = CreateOptions { grain_size: 8192, ..CreateOptions::new(6 << 30) };
+    let mut files = MemFiles::new("disk.vmdk");
+    let mut writer = vdisk_vmdk::create(&mut files, &options).unwrap();
+    let place = writer.place(0..16384).unwrap();
+    place.store.put(&[7; 16384], place.at, "guest data").unwrap();
+    writer.finish().unwrap();
+    let bytes = files.get("disk.vmdk").unwrap().to_bytes();
+    let number =
+        |at: u64| u32::from_le_bytes(bytes[at as usize..at as usize + 4].try_into().unwrap());
+    let [redundant, directory] = [48, 56].map(|field| u64::from(number(field)) * 512);
+    for table in 1..1500 {
+        let at = u64::from(number(redundant + table * 4)) * 512;
+        put(&files, at, &77u32.to_le_bytes());
+    }
+    for directory in [redundant, directory] {
+        let table = u64::from(number(directory)) * 512;
+        put(&files, table + 4, &number(table).to_le_bytes());
+    }
+    let layer = open_mem(&files).unwrap();
+    let mut findings = Findings::new();
+    layer.check(&mut findings).unwrap();
+    assert_eq!(findings.count(Severity::Corruption), 1);
+    assert_error(open_mem_with(&files, &for_writing()), ErrorKind::Corrupt, "shared grain");
+}
