@@ -13,6 +13,7 @@
 
 pub mod content;
 pub mod corpus;
+pub mod exercise;
 pub mod fill;
 pub mod model;
 pub mod tools;

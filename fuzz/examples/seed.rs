@@ -1,0 +1,61 @@
+//! Writes the inputs that fuzzing starts from into `corpus/TARGET` beside this package.
+
+use std::path::Path;
+
+fn main() -> std::io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let save = |target: &str, name: String, bytes: &[u8]| {
+        let folder = corpus.join(target);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(name), bytes)
+    };
+    for target in ["vhd_open", "vhdx_open", "vhdx_log", "vmdk_open"] {
+        for first in 0..12u8 {
+            // As it is; and with one byte of each of the first structures changed.
+            let head = [first, 0, 0, 9, 1, 77, 200];
+            save(target, format!("plain-{first}"), &head)?;
+            for anchor in 0..8 {
+                let change = [0, anchor, 3, 0, 1];
+                save(target, format!("byte-{first}-{anchor}"), &[&head[..], &change].concat())?;
+            }
+        }
+    }
+    let descriptors = [
+        "createType=\"monolithicFlat\"\nRW 39 FLAT \"a\" 0\n",
+        "createType=\"twoGbMaxExtentSparse\"\nRW 256 SPARSE \"s\"\n",
+        "createType=\"custom\"\nRW 1 FLAT \"b\" 0\nRW 9 ZERO\nRDONLY 10 FLAT \"a\" 12\nNOACCESS 20 FLAT \"e\" 0\n",
+        "createType=\"vmfs\"\r\nRW 39 VMFS \"a\"\r\nddb.geometry.cylinders = \"1\"\r\nddb.logicalSectorSize = \"4096\"\r\n",
+        "parentFileNameHint=\"p\"\nchangeTrackPath=\"c\"\nencoding=\"windows-1252\"\n#DDB\nddb.uuid = \"60 00\"\n",
+    ];
+    for (index, text) in descriptors.iter().enumerate() {
+        let bytes = [&[1, 0, 0, 9, 1, 77, 200], text.as_bytes()].concat();
+        save("vmdk_descriptor", format!("text-{index}"), &bytes)?;
+    }
+    let names = [
+        ".\\p.vhd",
+        "..\\out\\s.vhd",
+        "C:\\in\\SUB\\Q.vhd",
+        "file:///in/p.vhd",
+        "l.vhd",
+        "fifo",
+        "z",
+        "/dev/zero",
+        "\\\\host\\share\\p.vhd",
+        "flat\np.vmdk",
+        "o/flat\no/s.vmdk",
+        "../out/flat\n",
+        "d/../flat\nsub\\deep\\q.VMDK",
+        "flat\n[ds] vm/p.vmdk",
+        "loop\nloop",
+    ];
+    for (index, name) in names.iter().enumerate() {
+        for first in [0u8, 1, 2, 3, 4, 0x41] {
+            save("chain", format!("name-{index}-{first}"), &[&[first], name.as_bytes()].concat())?;
+        }
+    }
+    for image in 0..12u8 {
+        let steps: Vec<u8> = (0..40u8).flat_map(|n| [n, n, n % 8, n, n % 3, n]).collect();
+        save("write_reopen", format!("image-{image}"), &[&[image], &steps[..]].concat())?;
+    }
+    Ok(())
+}
