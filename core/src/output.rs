@@ -31,7 +31,8 @@ pub trait Files {
 /// stays behind.
 #[derive(Debug)]
 pub struct Output {
-    folder: PathBuf,
+    /// Where the files go; `None` for a bare file name, in the current folder.
+    folder: Option<PathBuf>,
     main: String,
     overwrite: bool,
     files: Vec<Pending>,
@@ -49,24 +50,33 @@ impl Output {
     ///
     /// # Errors
     /// [`Usage`](crate::ErrorKind::Usage) for a path without a UTF-8 file name;
-    /// [`Refused`](crate::ErrorKind::Refused) where it exists and `overwrite` is not given.
+    /// [`Refused`](crate::ErrorKind::Refused) where it exists and `overwrite` is not given; the
+    /// host's where its folder is not there.
     pub fn new(path: &Path, overwrite: bool) -> Result<Self> {
         let main = path
             .file_name()
             .and_then(OsStr::to_str)
             .ok_or_else(|| Error::usage("an output needs a file name in UTF-8").in_file(path))?;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let output =
-            Self { folder: folder.to_owned(), main: main.to_owned(), overwrite, files: Vec::new() };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.map(Path::to_owned);
+        let output = Self { folder, main: main.to_owned(), overwrite, files: Vec::new() };
+        let folder = output.folder();
+        std::fs::metadata(folder).map_err(|e| Error::io(e, "find the folder").in_file(folder))?;
         output.refuse_existing(main)?;
         Ok(output)
     }
 
+    fn folder(&self) -> &Path {
+        self.folder.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// The path of a file of the image, put as the user put that of the main one.
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
+    }
+
     fn refuse_existing(&self, name: &str) -> Result<()> {
-        let path = self.folder.join(name);
+        let path = self.path_of(name);
         match path.symlink_metadata() {
             Ok(found) if found.is_dir() => Err(Error::refused("is a folder").in_file(path)),
             Ok(_) if !self.overwrite => Err(Error::refused("exists already")
@@ -79,7 +89,7 @@ impl Output {
     /// The paths the files will have.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.files.iter().map(|pending| self.folder.join(&pending.name)).collect()
+        self.files.iter().map(|pending| self.path_of(&pending.name)).collect()
     }
 
     /// The file created under the main name, if it was.
@@ -101,7 +111,7 @@ impl Output {
         let main = self.main.clone();
         self.files.sort_by_key(|pending| pending.name == main);
         for pending in std::mem::take(&mut self.files) {
-            let path = self.folder.join(&pending.name);
+            let path = self.path_of(&pending.name);
             let named = if self.overwrite {
                 pending.temporary.persist(&path)
             } else {
@@ -111,8 +121,8 @@ impl Output {
                 Error::io(e.error, "give the finished file its name").in_file(&path)
             })?;
         }
-        sync_folder(&self.folder)
-            .map_err(|e| Error::io(e, "flush the folder").in_file(&self.folder))
+        sync_folder(self.folder())
+            .map_err(|e| Error::io(e, "flush the folder").in_file(self.folder()))
     }
 }
 
@@ -126,16 +136,17 @@ impl Files for Output {
     }
 
     fn create(&mut self, name: &str) -> Result<Arc<dyn Store>> {
-        let path = self.folder.join(name);
+        let path = self.path_of(name);
         if Path::new(name).file_name() != Some(OsStr::new(name)) {
             return Err(Error::internal(format!("{name:?} is not a plain file name")));
         }
         self.refuse_existing(name)?;
-        let failed = |e| Error::io(e, "create a file").in_file(&path);
+        // The temporary name, which the full error tells, means nothing to the user.
+        let failed = |e: io::Error| Error::io(e.kind().into(), "create it").in_file(&path);
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}.vdisk-partial-"))
             .permissions(std::fs::Permissions::from_mode(0o666))
-            .tempfile_in(&self.folder)
+            .tempfile_in(self.folder())
             .map_err(failed)?;
         let (file, temporary) = temporary.into_parts();
         let file = Arc::new(HostFile::new(file, path)?);

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -220,7 +220,7 @@ fn extent_hint(name: &str) -> ParentHint {
 pub(crate) fn folder_of(image: &Path) -> PathBuf {
     let real = image.canonicalize().unwrap_or_else(|_| image.to_owned());
     match real.parent() {
-        Some(folder) if folder.components().next() != Some(Component::CurDir) => folder.to_owned(),
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     }
 }

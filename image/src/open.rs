@@ -194,8 +194,8 @@ impl OpenOptions {
             return Err(Error::new(ErrorKind::ParentCycle, message).in_file(&child.path));
         }
         if let (Some(named), 1) = (&self.parent, files.len()) {
-            gate.allow(folder_of(named))?;
             let file = HostFile::open(named)?;
+            gate.allow(folder_of(named))?;
             let mut suitor = Suitor { parent, files, refused: None };
             let accepted = suitor.try_file(file, gate)?;
             return accepted.ok_or_else(|| suitor.refusal(&child.path));

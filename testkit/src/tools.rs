@@ -150,11 +150,9 @@ pub mod qemu {
     pub fn assert_reads(image: &Path, format: &str, raw: &Path, context: &str) {
         let args = ["compare", "-f", format, "-F", "raw", arg(image), arg(raw)];
         let done = Command::new("qemu-img").args(args).output().expect("qemu-img");
-        // A size that differs is only a warning to qemu where the rest is zero.
+        // "Warning: Image size mismatch!" is all that qemu says where the rest is zero.
         let clean = done.status.success() && !said(&done).to_lowercase().contains("size");
         assert!(clean, "{context}: {args:?}: {}", said(&done));
-        let size = std::fs::metadata(raw).expect("raw file").len();
-        assert_eq!(virtual_size(image, format), size, "{context}: virtual size");
     }
 
     /// The virtual size as qemu sees it.
