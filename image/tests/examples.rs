@@ -8,14 +8,19 @@
     missing_docs
 )]
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use vdisk_testkit::tools::{arg, said};
+use vdisk_testkit::tools::{arg, said, skip};
 
-/// Runs an example, which cargo has built beside this test.
-fn run(name: &str, args: &[&str]) -> String {
+/// Where cargo puts an example; it builds them with every test run that names no single test.
+fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    let program = own.parent().unwrap().parent().unwrap().join("examples").join(name);
+    own.parent().unwrap().parent().unwrap().join("examples").join(name)
+}
+
+fn run(name: &str, args: &[&str]) -> String {
+    let program = program(name);
     let done = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
     assert!(done.status.success(), "{name} {args:?}: {}", said(&done));
     String::from_utf8(done.stdout).unwrap()
@@ -23,6 +28,9 @@ fn run(name: &str, args: &[&str]) -> String {
 
 #[test]
 fn examples_run() {
+    if !program("create_and_write").exists() {
+        return skip("examples", "not built; run cargo test without --test");
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let told = run("create_and_write", &[arg(folder.path())]);

@@ -439,6 +439,108 @@ fn chains_with_layers_of_qemu() {
     qemu::assert_reads(family.top(), "vmdk", &raw, "ours over qemu's");
 }
 
+/// qemu and we write to the same image in turns, and neither loses what the other wrote.
+#[test]
+fn we_and_qemu_write_in_turns() {
+    if !Tool::Qemu.there() {
+        return;
+    }
+    for (seed, variant) in VARIANTS.into_iter().enumerate() {
+        let Some(format) = variant.qemu().filter(|_| !variant.is_stream()) else { continue };
+        let folder = tempfile::tempdir().unwrap();
+        let mut rng = fastrand::Rng::with_seed(seed as u64);
+        let raw = folder.path().join("judge.raw");
+        let content = Content::random(4 << 20, seed as u64);
+        write_raw(&raw, &content);
+        let source = open_as(Format::Raw).open(&raw).unwrap();
+        let path = folder.path().join(variant.name());
+        convert(&source, &path, &variant.new_image(source.len())).unwrap();
+        let mut model = content.bytes().to_vec();
+        for round in 0..4 {
+            let context = format!("{} round {round}", variant.name());
+            let mut commands = Vec::new();
+            for _ in 0..6 {
+                let at = rng.usize(0..model.len() / 512) * 512;
+                let len = (rng.usize(1..400) * 512).min(model.len() - at);
+                let value = rng.u8(1..);
+                model[at..at + len].fill(value);
+                commands.push(format!("write -P {value} {at} {len}"));
+            }
+            let mut args = vec!["-f", format];
+            commands.iter().for_each(|command| args.extend(["-c", command]));
+            args.push(arg(&path));
+            must("qemu-io", &args);
+            assert_clean(&path, &open_as(variant.format), &context);
+
+            let mut image = open_as(variant.format).open_rw(&path).unwrap();
+            assert!(bytes_of(&image) == model, "{context}: what qemu wrote");
+            let size = model.len() as u64 + (1 << 20) + 512;
+            image.resize(size).unwrap();
+            model.resize(size as usize, 0);
+            for _ in 0..6 {
+                let at = rng.usize(0..model.len());
+                let len = rng.usize(1..200_000).min(model.len() - at);
+                if rng.bool() {
+                    rng.fill(&mut model[at..at + len]);
+                    image.write_at(&model[at..at + len], at as u64).unwrap();
+                } else {
+                    model[at..at + len].fill(0);
+                    image.zero(at as u64..(at + len) as u64).unwrap();
+                }
+            }
+            image.close().unwrap();
+            std::fs::write(&raw, &model).unwrap();
+            qemu::assert_reads(&path, format, &raw, &context);
+            if format == "vhdx" || variant.list.ends_with("Sparse") {
+                qemu::assert_clean(&path, format, &context);
+            }
+        }
+    }
+}
+
+/// Names of files that are hard for descriptors, locators and shells.
+#[test]
+fn odd_names_are_kept() {
+    let has_qemu = Tool::Qemu.there();
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("source.img");
+    let content = Content::random(2 << 20, 8);
+    write_raw(&raw, &content);
+    let source = open_as(Format::Raw).open(&raw).unwrap();
+    for name in
+        ["with space", "ünïcödé-日本語", "a=b,c", "#hash", "UPPER.lower.more", "-dash", "'q"]
+    {
+        for variant in VARIANTS {
+            let context = format!("{name}: {}", variant.name());
+            let path = folder.path().join(format!("{name}.{}", variant.format));
+            convert(&source, &path, &variant.new_image(source.len()))
+                .unwrap_or_else(|e| panic!("{context}: {e}"));
+            let copy = open_as(variant.format).open(&path).unwrap();
+            assert!(bytes_of(&copy) == content.bytes(), "{context}");
+            if has_qemu && let Some(format) = variant.qemu() {
+                qemu::assert_reads(&path, format, &raw, &context);
+            }
+            if variant.format != Format::Raw {
+                let child = folder.path().join(format!("{name} child.{}", variant.format));
+                let (open, list) = (OpenOptions::new(), []);
+                vdisk::create_child(&child, variant.format, &path, &open, &list, true).unwrap();
+                assert!(bytes_of(&Image::open(&child).unwrap()) == content.bytes(), "{context}");
+                if has_qemu && variant.format == Format::Vmdk {
+                    qemu::assert_reads(&child, "vmdk", &raw, &context);
+                }
+            }
+        }
+    }
+    // What a descriptor cannot hold is refused rather than mangled.
+    let variant = Variant { format: Format::Vmdk, list: "subformat=monolithicFlat" };
+    for name in ["quote\".vmdk", "line\nbreak.vmdk"] {
+        let path = folder.path().join(name);
+        let error = convert(&source, &path, &variant.new_image(source.len())).unwrap_err();
+        assert_eq!(error.kind(), vdisk::ErrorKind::Usage, "{error}");
+        assert!(!path.exists());
+    }
+}
+
 /// Sizes around the edges of the formats' geometry, exact for everybody.
 #[test]
 fn virtual_sizes_are_exact() {
