@@ -145,6 +145,17 @@ impl HostFile {
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
+    /// Tells the host that a range will be read soon. A mere hint.
+    pub fn will_need(&self, offset: u64, len: u64) {
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
+    }
+
+    /// Tells the host that a range will not be needed again: what of it is on the disk need not
+    /// stay in memory. A mere hint.
+    pub fn give_up(&self, offset: u64, len: u64) {
+        self.start_writeback(offset, len);
+    }
+
     /// The open file, for what this type does not offer.
     #[must_use]
     pub fn file(&self) -> &File {

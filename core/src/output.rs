@@ -107,8 +107,18 @@ impl Output {
         for pending in &self.files {
             pending.file.flush()?;
         }
-        // The main file comes last: as long as it is missing there is no image to open.
+        // The main file comes last: as long as it is missing there is no image to open. One that
+        // is replaced goes first, or it would show the extents of the new one.
         let main = self.main.clone();
+        if self.overwrite && self.files.len() > 1 {
+            let path = self.path_of(&main);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(e, "remove the file to be replaced").in_file(&path));
+                }
+                _ => {}
+            }
+        }
         self.files.sort_by_key(|pending| pending.name == main);
         for pending in std::mem::take(&mut self.files) {
             let path = self.path_of(&pending.name);
@@ -144,7 +154,7 @@ impl Files for Output {
         // The temporary name, which the full error tells, means nothing to the user.
         let failed = |e: io::Error| Error::io(e.kind().into(), "create it").in_file(&path);
         let temporary = tempfile::Builder::new()
-            .prefix(&format!(".{name}.vdisk-partial-"))
+            .prefix(&format!(".{}.vdisk-partial-", start_of(name)))
             .permissions(std::fs::Permissions::from_mode(0o666))
             .tempfile_in(self.folder())
             .map_err(failed)?;
@@ -155,9 +165,36 @@ impl Files for Output {
     }
 }
 
+/// As much of a file's name as leaves room for what temporary names have more.
+fn start_of(name: &str) -> &str {
+    let end = (0..=name.len().min(200)).rev().find(|end| name.is_char_boundary(*end));
+    name.get(..end.unwrap_or_default()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_names_can_be_made_and_an_old_main_file_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a".repeat(255), "\u{e4}".repeat(127)] {
+            let path = folder.path().join(&name);
+            let mut output = Output::new(&path, false).unwrap();
+            output.create(&name).unwrap();
+            output.commit().unwrap();
+            assert!(path.exists());
+        }
+        // An extent that cannot get its name, as there is a folder in its place.
+        let path = folder.path().join("d.vmdk");
+        std::fs::write(&path, b"old").unwrap();
+        let mut output = Output::new(&path, true).unwrap();
+        output.create("d.vmdk").unwrap();
+        output.create("d-flat.vmdk").unwrap();
+        std::fs::create_dir(folder.path().join("d-flat.vmdk")).unwrap();
+        assert!(output.commit().is_err());
+        assert!(!path.exists(), "the old descriptor must not name the new extents");
+    }
 
     #[test]
     fn appears_whole_or_not_at_all() {

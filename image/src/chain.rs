@@ -13,6 +13,8 @@ use vdisk_core::{
 
 /// Inflated grains kept for reads smaller than a grain.
 const GRAINS: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+/// Bytes of them kept, but for the last one: a file may have grains of many megabytes.
+const GRAIN_BYTES: usize = 8 << 20;
 
 /// Layers from the top to the last parent, read as one disk of the top's length. A smaller parent
 /// goes on with zeros.
@@ -105,6 +107,11 @@ impl Chain {
                 let whole: Arc<[u8]> = whole.into();
                 let mut grains = self.grains.lock().unwrap_or_else(PoisonError::into_inner);
                 grains.put(key, whole.clone());
+                while grains.len() > 1
+                    && grains.iter().map(|(_, grain)| grain.len()).sum::<usize>() > GRAIN_BYTES
+                {
+                    grains.pop_lru();
+                }
                 whole
             }
         };

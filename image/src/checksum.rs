@@ -8,6 +8,7 @@ use vdisk_core::{Disk, Result};
 
 use crate::convert::Watch;
 use crate::parallel::for_each;
+use crate::readahead::ReadAhead;
 use crate::windows::{Piece, WINDOW, pieces};
 
 /// A digest's definition.
@@ -57,6 +58,7 @@ pub fn checksum(
 
 fn sha256(disk: &dyn Disk, threads: usize, watch: Watch<'_>) -> Result<Vec<u8>> {
     let hasher = Mutex::new(Sha256::new());
+    let ahead = ReadAhead::new(disk);
     for_each(pieces_of(disk), threads, watch.cancel, |piece, turn| match piece {
         Piece::Zero(range) => turn.take(|| {
             let zeros = vec![0; usize::try_from(WINDOW).unwrap_or_default()];
@@ -72,6 +74,7 @@ fn sha256(disk: &dyn Disk, threads: usize, watch: Watch<'_>) -> Result<Vec<u8>> 
             Ok(())
         }),
         Piece::Window { range, .. } => {
+            ahead.reach(range.end);
             let bytes = read(disk, &range)?;
             turn.take(|| {
                 hasher.lock().unwrap_or_else(PoisonError::into_inner).update(&bytes);
@@ -91,9 +94,13 @@ fn tree(disk: &dyn Disk, threads: usize, watch: Watch<'_>) -> Result<Vec<u8>> {
     hasher.update(&len.to_le_bytes());
     let hasher = Mutex::new(hasher);
     let zero_block = blake3::hash(&vec![0; usize::try_from(BLOCK).unwrap_or_default()]);
+    let ahead = ReadAhead::new(disk);
     for_each(block_runs(disk), threads, watch.cancel, |(blocks, zero), turn| {
         let end = (blocks.end * BLOCK).min(len);
         let range = blocks.start * BLOCK..end;
+        if !zero {
+            ahead.reach(range.end);
+        }
         let leaf = if zero { zero_block } else { blake3::hash(&read(disk, &range)?) };
         turn.take(|| {
             let mut hasher = hasher.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,6 +9,7 @@ use vdisk_core::{Disk, Result};
 use crate::convert::Watch;
 use crate::pair::pairs;
 use crate::parallel::for_each;
+use crate::readahead::ReadAhead;
 use crate::windows::{Piece, WINDOW, pieces};
 
 /// Ranges reported at most.
@@ -51,6 +52,7 @@ pub fn compare(
     let found = Mutex::new(Found::default());
     let ranges = pairs(left, right, 0..len)
         .map(|pair| pair.map(|pair| (pair.start..pair.start + pair.len, pair.same)));
+    let ahead = [ReadAhead::new(left), ReadAhead::new(right)];
     for_each(pieces(ranges, WINDOW), threads, watch.cancel, |piece, _turn| {
         let range = match piece {
             Piece::Zero(range) => {
@@ -59,6 +61,7 @@ pub fn compare(
             }
             Piece::Window { range, .. } => range,
         };
+        ahead.iter().for_each(|side| side.reach(range.end));
         let mut sides = [(left, Vec::new()), (right, Vec::new())];
         for (disk, bytes) in &mut sides {
             *bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or_default()];

@@ -139,7 +139,8 @@ pub fn convert_into(
             .hint("if that is meant, add --allow-device"));
     }
     let mut target = open.open_rw(path)?;
-    if target.files().iter().any(|file| source.host_ids().contains(&file.id)) {
+    let inputs = source.host_ids();
+    if target.host_ids().iter().any(|id| inputs.contains(id)) {
         return Err(is_input(path));
     }
     let report = copy_into(source, &mut target, known_zero, options, watch)?;
@@ -245,5 +246,22 @@ mod tests {
                 Some(expected)
             );
         }
+    }
+
+    #[test]
+    fn an_extent_of_the_target_is_not_taken_as_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, flat) = (folder.path().join("t.vmdk"), folder.path().join("flat"));
+        std::fs::write(&flat, [7; 4096]).unwrap();
+        let text = "# Disk DescriptorFile\nCID=1234abcd\nparentCID=ffffffff\ncreateType=\"vmfs\"\n\
+                    RW 4 FLAT \"flat\" 2\nRW 4 ZERO\n";
+        std::fs::write(&target, text).unwrap();
+        let source = OpenOptions::new().format(Format::Raw).open(&flat).unwrap();
+        let options = CopyOptions::default();
+        let open = OpenOptions::new();
+        let error = convert_into(&source, &target, &open, false, false, &options, Watch::default())
+            .unwrap_err();
+        assert_eq!(error.kind(), vdisk_core::ErrorKind::Refused);
+        assert_eq!(std::fs::read(&flat).unwrap(), [7; 4096]);
     }
 }

@@ -76,6 +76,7 @@ mod pair;
 mod parallel;
 mod probe;
 mod raw;
+mod readahead;
 mod report;
 mod size;
 mod windows;

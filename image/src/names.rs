@@ -6,6 +6,8 @@ use vdisk_core::PathStyle;
 
 /// Most places tried for one name.
 const MOST: usize = 64;
+/// Most parts of a path: a longer one is meant to keep us busy.
+const MOST_PARTS: usize = 256;
 /// Most entries of a folder looked at when only the letters' case may differ.
 const MOST_ENTRIES: usize = 65_536;
 
@@ -28,6 +30,9 @@ pub(crate) fn candidates(
     let name = Name::parse(style, text);
     let Some(file) = name.parts.last().filter(|file| *file != "..") else { return Vec::new() };
     let mut found = Places { windows: name.windows, list: Vec::new() };
+    if name.parts.len() > MOST_PARTS {
+        return Vec::new();
+    }
     if !name.absolute {
         found.add(base, &name.parts);
     }
@@ -53,6 +58,9 @@ struct Places {
 
 impl Places {
     fn add(&mut self, folder: &Path, parts: &[String]) {
+        if self.list.len() >= MOST {
+            return;
+        }
         let mut path = folder.to_owned();
         for part in parts {
             if part == ".." {
@@ -215,6 +223,19 @@ mod tests {
         }
         let places = first(PathStyle::Native, "/vmfs/volumes/ds/vm/p.vmdk");
         assert_eq!(places[..2], ["/vm/child/p.vmdk", "/vmfs/volumes/ds/vm/p.vmdk"]);
+    }
+
+    #[test]
+    fn long_names_cost_little() {
+        let start = std::time::Instant::now();
+        for part in ["a/", "../a/", "A\\..\\", "/"] {
+            let text = part.repeat(500_000) + "p.vmdk";
+            for style in [PathStyle::Native, PathStyle::WindowsRelative, PathStyle::Url] {
+                assert!(first(style, &text).len() <= MOST, "{part}");
+            }
+        }
+        assert!(first(PathStyle::WindowsRelative, &"a/".repeat(200)).len() <= MOST);
+        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     }
 
     #[test]

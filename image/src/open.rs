@@ -441,6 +441,12 @@ impl ImageMut {
         &self.files
     }
 
+    /// Device and inode of every file that may be written to, and of the parents' main files.
+    pub(crate) fn host_ids(&self) -> Vec<(u64, u64)> {
+        let written = self.top.stores().iter().filter_map(|store| store.host().map(HostFile::id));
+        self.files.iter().map(|file| file.id).chain(written).collect()
+    }
+
     /// What the parents hold.
     #[must_use]
     pub fn below(&self) -> &dyn Disk {

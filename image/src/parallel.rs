@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use vdisk_core::{Cancel, Error, Result};
+use vdisk_core::{Cancel, Error, ErrorKind, Result};
 
 /// Threads to use where the caller does not say: enough to keep reading and writing at the same
 /// time even on one core.
@@ -31,7 +31,12 @@ pub(crate) fn for_each<J: Send>(
             let turn = Turn { gate: &gate, number: number as u64, taken: false };
             let done = cancel.check().and(job).and_then(|job| work(job, turn));
             if let Err(error) = done {
-                lock(&failure).get_or_insert(error);
+                // Who only stopped because another failed has nothing to tell.
+                let mut kept = lock(&failure);
+                if kept.as_ref().is_none_or(|kept: &Error| kept.kind() == ErrorKind::Cancelled) {
+                    *kept = Some(error);
+                }
+                drop(kept);
                 gate.stop();
             }
         }
@@ -92,10 +97,11 @@ impl Turn<'_> {
         self.gate.wait_for(self.number);
         if self.gate.stopped.load(Ordering::Relaxed) {
             // Another job failed; its error is the one to report.
-            return Err(Error::internal("stopped by another failure"));
+            self.taken = true;
+            return Err(Error::new(ErrorKind::Cancelled, "stopped by another failure"));
         }
-        self.taken = true;
         let done = act();
+        self.taken = true;
         match done {
             Ok(_) => self.gate.pass(self.number),
             Err(_) => self.gate.stop(),
@@ -106,18 +112,23 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // A job that needs no turn still has to let the next one through.
-        if !self.taken {
-            self.gate.wait_for(self.number);
-            self.gate.pass(self.number);
+        if self.taken {
+            return;
         }
+        // After a panic nobody else may wait for this turn, or the panic would never come out.
+        if std::thread::panicking() {
+            self.gate.stop();
+            return;
+        }
+        // A job that needs no turn still has to let the next one through.
+        self.gate.wait_for(self.number);
+        self.gate.pass(self.number);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vdisk_core::ErrorKind;
 
     #[test]
     fn turns_are_in_order_whatever_the_work_takes() {
@@ -146,9 +157,27 @@ mod tests {
         });
         assert_eq!(failed.unwrap_err().message(), "fifty");
 
+        // Also where many wait for their turn when it happens.
+        for round in 0..300 {
+            let failed = for_each((0..64).map(Ok), 8, &Cancel::default(), |job: u64, turn| {
+                turn.take(|| if job == 20 { Err(Error::usage("twenty")) } else { Ok(()) })
+            });
+            assert_eq!(failed.unwrap_err().message(), "twenty", "round {round}");
+        }
+
         let cancel = Cancel::default();
         cancel.cancel();
         let failed = for_each((0..9).map(Ok), 2, &cancel, |_, _| Ok(()));
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+
+    #[test]
+    fn a_panic_in_a_turn_comes_out() {
+        let caught = std::panic::catch_unwind(|| {
+            for_each((0..64).map(Ok), 4, &Cancel::default(), |job: u64, turn| {
+                turn.take(|| if job == 9 { panic!("nine") } else { Ok(()) })
+            })
+        });
+        assert!(caught.is_err());
     }
 }

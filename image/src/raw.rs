@@ -17,6 +17,8 @@ pub struct RawLayer {
     info: LayerInfo,
     stores: [Arc<dyn Store>; 1],
     writable: bool,
+    /// A flush failed: the host may have dropped what it could not write.
+    failed: bool,
 }
 
 impl RawLayer {
@@ -38,7 +40,7 @@ impl RawLayer {
             dirty: false,
             facts: Vec::new(),
         };
-        Ok(Self { info, stores: [store], writable })
+        Ok(Self { info, stores: [store], writable, failed: false })
     }
 
     fn store(&self) -> &Arc<dyn Store> {
@@ -47,6 +49,11 @@ impl RawLayer {
     }
 
     fn may_write(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Io, "an earlier flush failed")
+                .in_file(self.store().name())
+                .hint("what was written last may be lost; open the image again and check it"));
+        }
         if self.writable {
             return Ok(());
         }
@@ -107,11 +114,14 @@ impl LayerMut for RawLayer {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.store().flush()
+        self.may_write()?;
+        let flushed = self.store().flush();
+        self.failed = flushed.is_err();
+        flushed
     }
 
     fn close(&mut self) -> Result<()> {
-        if self.writable { self.store().flush() } else { Ok(()) }
+        if self.writable { self.flush() } else { Ok(()) }
     }
 }
 

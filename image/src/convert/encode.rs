@@ -7,6 +7,7 @@ use vdisk_core::{Disk, Encoder, Error, ImageWriter, Result, zeros};
 
 use super::{CopyOptions, Counts, Watch, buffer, read_window, total};
 use crate::parallel::for_each;
+use crate::readahead::ReadAhead;
 use crate::windows::{Piece, WINDOW, pieces};
 
 pub(super) fn run(
@@ -30,6 +31,7 @@ pub(super) fn run(
     // share one: they are cut at multiples of the window, or by zeros that reach beyond it.
     let jobs =
         pieces(extents, window).map(|piece| piece.map(|piece| whole_units(piece, unit, len)));
+    let ahead = ReadAhead::new(source);
     for_each(jobs, options.threads, watch.cancel, |piece, turn| {
         let (range, data) = match piece {
             Piece::Zero(range) => {
@@ -38,6 +40,7 @@ pub(super) fn run(
             }
             Piece::Window { range, data } => (range, data),
         };
+        ahead.reach(range.end);
         let mut bytes = buffer(range.end - range.start);
         read_window(source, &mut bytes, range.start, &data)?;
         let mut encoded = Vec::new();

@@ -12,6 +12,7 @@ use super::{
 use crate::open::ImageMut;
 use crate::pair::pairs;
 use crate::parallel::for_each;
+use crate::readahead::ReadAhead;
 use crate::windows::{Piece, WINDOW, pieces};
 
 /// Bytes compared as one when a child keeps only what differs: file systems change whole blocks of
@@ -37,6 +38,7 @@ pub(super) fn overwrite(
     let extents = source
         .extents(0..len)
         .map(|extent| extent.map(|extent| (extent.start..extent.end(), extent.is_zero())));
+    let ahead = ReadAhead::new(source);
     for_each(pieces(extents, WINDOW), options.threads, watch.cancel, |piece, turn| {
         let (range, data) = match piece {
             Piece::Zero(range) => (range, Vec::new()),
@@ -44,6 +46,7 @@ pub(super) fn overwrite(
         };
         let mut bytes = Vec::new();
         if !data.is_empty() {
+            ahead.reach(range.end);
             bytes = buffer(range.end - range.start);
             read_window(source, &mut bytes, range.start, &data)?;
         }
@@ -98,6 +101,7 @@ pub(super) fn differences(
     let top = Mutex::new(top);
     let ranges = pairs(source, below, 0..len)
         .map(|pair| pair.map(|pair| (pair.start..pair.start + pair.len, pair.same)));
+    let ahead = [ReadAhead::new(source), ReadAhead::new(below)];
     for_each(pieces(ranges, WINDOW), options.threads, watch.cancel, |piece, turn| {
         let (range, candidates) = match piece {
             Piece::Zero(range) => {
@@ -106,6 +110,7 @@ pub(super) fn differences(
             }
             Piece::Window { range, data } => (range, data),
         };
+        ahead.iter().for_each(|side| side.reach(range.end));
         let mut new = buffer(range.end - range.start);
         let mut old = new.clone();
         source.read_at(&mut new, range.start)?;
@@ -127,6 +132,7 @@ pub(super) fn differences(
         watch.progress.advance(range.end - range.start);
         Ok(())
     })?;
+    drop(ahead);
     target.flush()?;
     watch.progress.end();
     Ok(counts.report())

@@ -12,6 +12,7 @@ use super::{
     CopyOptions, Counts, Watch, ZeroSearch, buffer, nonzero_runs, read_window, slice_of, total,
 };
 use crate::parallel::{Turn, for_each};
+use crate::readahead::{BEHIND, ReadAhead};
 use crate::windows::{Piece, WINDOW, pieces};
 
 /// Largest range that one job leaves to the kernel.
@@ -30,6 +31,7 @@ pub(super) fn run(
         writer: Mutex::new(writer),
         zero_unit: options.zero_unit(),
         kernel: KernelCopy::default(),
+        ahead: ReadAhead::new(source),
         watch,
         counts,
     };
@@ -157,12 +159,14 @@ struct Job<'a> {
     writer: Mutex<&'a mut dyn ImageWriter>,
     zero_unit: Option<u64>,
     kernel: KernelCopy,
+    ahead: ReadAhead<'a>,
     watch: Watch<'a>,
     counts: &'a Counts,
 }
 
 impl Job<'_> {
     fn window(&self, range: Range<u64>, data: &[Range<u64>], turn: Turn<'_>) -> Result<()> {
+        self.ahead.reach(range.end);
         let mut bytes = buffer(range.end - range.start);
         read_window(self.source, &mut bytes, range.start, data)?;
         let runs = match self.zero_unit {
@@ -176,7 +180,7 @@ impl Job<'_> {
             for place in places {
                 let part = at..at + place.len;
                 place.store.put(slice_of(&bytes, range.start, &part), place.at, "guest data")?;
-                start_writeback(&place, place.at, place.len);
+                self.written(&place, place.at, place.len);
                 at = part.end;
             }
         }
@@ -193,7 +197,7 @@ impl Job<'_> {
             let from = at + (guest - range.start);
             let copied = self.kernel.copy(file, from, &*place.store, place.at, place.len);
             self.counts.kernel_copied.fetch_add(copied, Ordering::Relaxed);
-            start_writeback(&place, place.at, copied);
+            self.written(&place, place.at, copied);
             self.watch.progress.advance(copied);
             self.by_hand(guest + copied..guest + place.len, &place, copied)?;
             guest += place.len;
@@ -214,11 +218,20 @@ impl Job<'_> {
             self.source.read_at(part, step.start)?;
             let target = place.at + done + (at - range.start);
             place.store.put(part, target, "guest data")?;
-            start_writeback(place, target, len);
+            self.written(place, target, len);
             self.watch.progress.advance(len);
             at = step.end;
         }
         Ok(())
+    }
+
+    /// Keeps the disk at work while bytes still come in.
+    fn written(&self, place: &Placement, at: u64, len: u64) {
+        let Some(file) = place.store.host() else { return };
+        file.start_writeback(at, len);
+        if self.ahead.is_large() {
+            file.give_up(at.saturating_sub(BEHIND), len);
+        }
     }
 
     fn place(&self, run: &Range<u64>) -> Result<Vec<Placement>> {
@@ -231,11 +244,5 @@ impl Job<'_> {
             places.push(place);
         }
         Ok(places)
-    }
-}
-
-fn start_writeback(place: &Placement, at: u64, len: u64) {
-    if let Some(file) = place.store.host() {
-        file.start_writeback(at, len);
     }
 }
