@@ -15,7 +15,7 @@ use crate::parallel::{Turn, for_each};
 use crate::readahead::{BEHIND, ReadAhead};
 use crate::windows::{Piece, WINDOW, pieces};
 
-/// Largest range that one job leaves to the kernel.
+/// Largest range that one job leaves to the kernel, and that windows are made of at once.
 const DIRECT: u64 = 256 << 20;
 
 pub(super) fn run(
@@ -99,7 +99,13 @@ fn tasks<'a>(
     source: &'a dyn Disk,
     direct: impl Fn(&Extent) -> Option<(&'a HostFile, u64)> + Send,
 ) -> impl Iterator<Item = Result<Task<'a>>> + Send {
-    let mut extents = source.extents(0..source.len()).peekable();
+    let mut extents = source.extents(0..source.len()).flat_map(|extent| {
+        let (error, extent) = match extent {
+            Ok(extent) => (None, Some(extent)),
+            Err(error) => (Some(Err(error)), None),
+        };
+        extent.into_iter().flat_map(cut).map(Ok).chain(error)
+    });
     let mut queue: VecDeque<Result<Task<'a>>> = VecDeque::new();
     std::iter::from_fn(move || {
         loop {
@@ -120,7 +126,8 @@ fn tasks<'a>(
                             queue.extend(
                                 pieces(between.drain(..), WINDOW).map(|p| p.map(Task::Piece)),
                             );
-                            queue.extend(direct_tasks(&extent, file, at).map(Ok));
+                            let range = extent.start..extent.end();
+                            queue.push_back(Ok(Task::Direct { range, file, at }));
                             break;
                         }
                         let range = extent.start..extent.end();
@@ -140,17 +147,24 @@ fn tasks<'a>(
     })
 }
 
-fn direct_tasks<'a>(
-    extent: &Extent,
-    file: &'a HostFile,
-    at: u64,
-) -> impl Iterator<Item = Task<'a>> {
+/// Cuts an extent that is not zero at multiples of [`DIRECT`] bytes: what is queued at once must
+/// stay small, however long the extents of a disk are.
+fn cut(extent: Extent) -> impl Iterator<Item = Extent> {
     let (start, end) = (extent.start, extent.end());
-    std::iter::successors(Some(start), |from| Some((from / DIRECT + 1) * DIRECT))
+    let stop = move |from: u64| match extent.is_zero() {
+        true => end,
+        false => (from / DIRECT + 1).saturating_mul(DIRECT).min(end),
+    };
+    std::iter::successors(Some(start), move |from| Some(stop(*from)))
         .take_while(move |from| *from < end)
         .map(move |from| {
-            let range = from..end.min((from / DIRECT + 1) * DIRECT);
-            Task::Direct { range, file, at: at + (from - start) }
+            let kind = match extent.kind {
+                ExtentKind::Data { store, at } => {
+                    ExtentKind::Data { store, at: at + (from - start) }
+                }
+                other => other,
+            };
+            Extent { start: from, len: stop(from) - from, kind, ..extent }
         })
 }
 
@@ -244,5 +258,52 @@ impl Job<'_> {
             places.push(place);
         }
         Ok(places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk of one extent of data.
+    #[derive(Debug)]
+    struct Huge;
+
+    impl Disk for Huge {
+        fn len(&self) -> u64 {
+            1 << 60
+        }
+
+        fn read_at(&self, _buf: &mut [u8], _offset: u64) -> Result<()> {
+            Ok(())
+        }
+
+        fn extent_at(&self, offset: u64, end: u64) -> Result<Extent> {
+            let kind = ExtentKind::Data { store: 0, at: offset + 512 };
+            Ok(Extent { start: offset, len: end - offset, depth: 0, kind })
+        }
+    }
+
+    #[test]
+    fn long_extents_are_not_queued_at_once() {
+        let mut at = 0;
+        for task in tasks(&Huge, |_| None).take(1000) {
+            let Task::Piece(Piece::Window { range, data }) = task.unwrap() else { panic!("zero?") };
+            assert_eq!((range.start, range.end), (at, at + WINDOW));
+            assert_eq!(data, std::slice::from_ref(&range));
+            at = range.end;
+        }
+        let extent = Huge.extent_at(1000, DIRECT * 2 + 7).unwrap();
+        let cuts: Vec<(u64, u64, ExtentKind)> =
+            cut(extent).map(|part| (part.start, part.len, part.kind)).collect();
+        let data = |at| ExtentKind::Data { store: 0, at: at + 512 };
+        assert_eq!(
+            cuts,
+            [
+                (1000, DIRECT - 1000, data(1000)),
+                (DIRECT, DIRECT, data(DIRECT)),
+                (DIRECT * 2, 7, data(DIRECT * 2))
+            ]
+        );
     }
 }
