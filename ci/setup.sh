@@ -13,6 +13,7 @@ need python3 python3
 need vhdiinfo libvhdi-utils
 need vmdkinfo libvmdk-utils
 need losetup util-linux
+need strace strace
 need mkfs.xfs xfsprogs
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 python3 -c 'import sysconfig,os,sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \

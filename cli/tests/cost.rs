@@ -1,0 +1,101 @@
+//! What the hot paths cost, in system calls: a number that is the same on a busy machine and an
+//! idle one, so that a path that becomes slower by doing more is noticed. `strace` counts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs
+)]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use vdisk_testkit::tools::skip;
+
+const MIB: u64 = 1 << 20;
+
+/// Calls by name that `vdisk` makes when run with `args` in `folder`; `None` where strace is not
+/// there.
+fn calls(folder: &Path, args: &[&str]) -> Option<BTreeMap<String, u64>> {
+    let told = folder.join("strace.out");
+    let run = Command::new("strace")
+        .args(["-f", "-qq", "-c", "-U", "name,calls", "-o"])
+        .arg(&told)
+        .arg(env!("CARGO_BIN_EXE_vdisk"))
+        .args(args)
+        .current_dir(folder)
+        .output();
+    let Ok(run) = run else {
+        skip("strace", "no system calls were counted");
+        return None;
+    };
+    assert!(run.status.success(), "{run:?}");
+    let table = std::fs::read_to_string(told).unwrap();
+    let rows = table.lines().filter_map(|line| {
+        let (name, count) = line.split_once(char::is_whitespace)?;
+        Some((name.to_owned(), count.trim().parse().ok()?))
+    });
+    Some(rows.collect())
+}
+
+fn count(calls: &BTreeMap<String, u64>, name: &str) -> u64 {
+    calls.get(name).copied().unwrap_or_default()
+}
+
+/// A raw disk of `size` bytes with `data` MiB of bytes that are not zero from byte `at`.
+fn disk(folder: &Path, size: u64, at: u64, data: u64) {
+    let file = std::fs::File::create(folder.join("disk.img")).unwrap();
+    file.set_len(size).unwrap();
+    for n in 0..data {
+        file.write_all_at(&[n as u8 | 1; MIB as usize], at + n * MIB).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_reads_and_writes_each_mebibyte_once() {
+    let folder = tempfile::tempdir().unwrap();
+    disk(folder.path(), 64 * MIB, 0, 64);
+    for (format, blocks) in [("raw", 0), ("vhdx", 0), ("vhd", 32), ("vmdk", 0)] {
+        // Sharing blocks would need no reads at all; asked for a search, every byte is looked at.
+        let args = ["convert", "-f", "raw", "-O", format, "-S", "4k", "disk.img", "out"];
+        let Some(calls) = calls(folder.path(), &args) else { return };
+        std::fs::remove_file(folder.path().join("out")).unwrap();
+        let (reads, writes) = (count(&calls, "pread64"), count(&calls, "pwrite64"));
+        assert!((64..64 + 8).contains(&reads), "{format}: {reads} reads");
+        // The bytes, a bitmap for each block of a VHD, and the format's own tables.
+        let most = 64 + blocks + 24;
+        assert!((64..most).contains(&writes), "{format}: {writes} writes");
+        assert!(count(&calls, "lseek") < 16, "{format}: {calls:?}");
+        assert!(count(&calls, "fdatasync") <= 1, "{format}: {calls:?}");
+    }
+}
+
+#[test]
+fn holes_cost_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    disk(folder.path(), 100 << 30, 70 << 30, 4);
+    for args in [
+        &["convert", "-f", "raw", "disk.img", "out.vhdx"][..],
+        &["checksum", "--algorithm", "tree", "-f", "raw", "disk.img"],
+        &["compare", "-f", "raw", "disk.img", "out.vhdx"],
+        &["map", "out.vhdx"],
+    ] {
+        let Some(calls) = calls(folder.path(), args) else { return };
+        let io = ["pread64", "pwrite64", "lseek", "fadvise64"];
+        let made: u64 = io.iter().map(|name| count(&calls, name)).sum();
+        assert!(made < 120, "{args:?}: {made} calls, {calls:?}");
+    }
+}
+
+#[test]
+fn a_table_of_half_a_gigabyte_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let create = ["create", "-f", "vhdx", "-o", "block_size=1M", "big.vhdx", "64T"];
+    let Some(_) = calls(folder.path(), &create) else { return };
+    let Some(calls) = calls(folder.path(), &["map", "big.vhdx"]) else { return };
+    assert!(count(&calls, "pread64") < 20, "{calls:?}");
+}
