@@ -122,6 +122,30 @@ fn every_kind_of_failure_has_its_code() {
     assert!(place.names().iter().all(|name| !name.starts_with('.')), "{:?}", place.names());
 }
 
+/// Damage that a map meets only after it has found much that is sound.
+#[test]
+fn json_is_one_document_even_where_a_map_breaks_off() {
+    let place = Place::new();
+    place.raw("a.img", 8 << 20, &[0..2 << 20]);
+    place.run("convert -f raw -o block_size=1M a.img a.vhdx").ok();
+    let mut bytes = place.read("a.vhdx");
+    // The region table's entry of the block table: GUID, then the offset.
+    let guid = [0x66, 0x77, 0xC2, 0x2D, 0x23, 0xF6, 0x00, 0x42];
+    let entry = bytes[0x3_0000..].windows(8).position(|window| window == guid).unwrap() + 0x3_0000;
+    let table = u64::from_le_bytes(bytes[entry + 16..entry + 24].try_into().unwrap()) as usize;
+    let far: u64 = (0x5000 << 20) | 6;
+    bytes[table + 40..table + 48].copy_from_slice(&far.to_le_bytes());
+    place.write("b.vhdx", &bytes);
+    let human = place.run("map b.vhdx").fails(4, &["b.vhdx", "VHDX BAT at byte"]);
+    assert!(human.out.contains("b.vhdx@"), "what is sound is told: {human:?}");
+    let ran = place.run("map --output json b.vhdx").code(4);
+    let error = assert_error(&ran.json(), "truncated");
+    assert_eq!(error["offset"], table + 40);
+    let ran = place.run("convert --output json b.vhdx c.vmdk").code(4);
+    assert_error(&ran.json(), "truncated");
+    assert!(!place.path("c.vmdk").exists());
+}
+
 #[test]
 fn raw_is_said_never_guessed() {
     let place = Place::new();

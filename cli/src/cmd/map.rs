@@ -12,7 +12,9 @@ pub(super) fn run(args: &MapArgs, context: &Context<'_>) -> Result<Outcome> {
     let image = args.source.open_options().open(&args.image)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     if context.json() {
-        // Written as it is found: a map can be longer than memory.
+        // Written as it is found: a map can be longer than memory. Damage found in the middle would
+        // leave half a document, so the map is gone through once before.
+        vdisk::map(&image, |_| context.cancel.check())?;
         let mut separator = "[\n  ";
         vdisk::map(&image, |entry| {
             context.cancel.check()?;
