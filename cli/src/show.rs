@@ -9,7 +9,24 @@ use serde_json::json;
 use vdisk::{Error, ErrorKind, Result};
 
 use crate::args::{Global, OutputForm};
-use crate::cmd::Outcome;
+
+/// How a command ended that ran to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Done.
+    Done,
+    /// Ended with an exit code of the command's own.
+    Code(u8),
+}
+
+impl Outcome {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Code(code) => code,
+        }
+    }
+}
 
 /// Writes one JSON document to standard output.
 pub(crate) fn json(document: &impl Serialize) -> Result<()> {

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::Grain;
 use crate::store::Store;
 
 /// A readable disk of a fixed length. May be read from many threads at once.
@@ -102,6 +101,21 @@ pub enum ExtentKind {
     },
     /// Only readable through [`Disk::read_at`].
     Opaque,
+}
+
+/// A compressed grain in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grain {
+    /// The store's number.
+    pub store: usize,
+    /// Byte offset of the compressed bytes in that store.
+    pub at: u64,
+    /// Compressed bytes.
+    pub compressed_len: u32,
+    /// First guest byte of the grain.
+    pub start: u64,
+    /// Guest bytes of the whole grain.
+    pub len: u64,
 }
 
 /// A disk of `len` zeros: what stands below a layer without a parent.

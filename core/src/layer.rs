@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::check::Findings;
-use crate::disk::{Disk, in_range, read_padded};
+use crate::disk::{Disk, Grain, in_range, read_padded};
 use crate::error::{Error, Result};
 use crate::store::{Store, StoreExt};
 
@@ -177,21 +177,6 @@ pub enum LayerKind {
     },
     /// This layer has nothing to say: ask the parent. Only in layers that have one.
     Hole,
-}
-
-/// A compressed grain in a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grain {
-    /// Index into [`Layer::stores`].
-    pub store: usize,
-    /// Byte offset of the compressed bytes in that store.
-    pub at: u64,
-    /// Compressed bytes.
-    pub compressed_len: u32,
-    /// First guest byte of the grain.
-    pub start: u64,
-    /// Guest bytes of the whole grain.
-    pub len: u64,
 }
 
 /// The parent a new child is made on, as every format's `create_child` needs it.

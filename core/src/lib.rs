@@ -64,13 +64,13 @@ pub mod writer;
 pub mod zeros;
 
 pub use check::{Claims, Finding, Findings, Severity};
-pub use disk::{Disk, Extent, ExtentKind, Extents};
+pub use disk::{Disk, Extent, ExtentKind, Extents, Grain};
 pub use error::{Error, ErrorKind, Result};
 pub use host::HostFile;
 pub use job::{Cancel, NoProgress, Progress};
 pub use layer::{
-    Access, Fact, Format, Grain, Layer, LayerExtent, LayerInfo, LayerKind, LayerMut, Opener,
-    ParentHint, ParentLink, ParentRef, PathStyle,
+    Access, Fact, Format, Layer, LayerExtent, LayerInfo, LayerKind, LayerMut, Opener, ParentHint,
+    ParentLink, ParentRef, PathStyle,
 };
 pub use mem::{MemFiles, MemStore};
 pub use output::{Files, Output};

@@ -15,25 +15,7 @@ use vdisk::{Cancel, Error, Format, NewImage, OpenOptions, Progress, Result, Watc
 
 use crate::args::{Command, Global, Others, OutputForm, ProgressForm, Source};
 use crate::progress::reporter;
-use crate::show;
-
-/// How a command ended that ran to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Done.
-    Done,
-    /// Ended with an exit code of the command's own.
-    Code(u8),
-}
-
-impl Outcome {
-    pub(crate) fn code(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Code(code) => code,
-        }
-    }
-}
+use crate::show::{self, Outcome};
 
 /// What every command is given besides its own arguments.
 pub(crate) struct Context<'a> {
