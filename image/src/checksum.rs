@@ -9,7 +9,7 @@ use vdisk_core::{Disk, Result};
 use crate::convert::Watch;
 use crate::parallel::for_each;
 use crate::readahead::ReadAhead;
-use crate::windows::{Piece, WINDOW, pieces};
+use crate::windows::{Part, Piece, WINDOW, pieces};
 
 /// A digest's definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +151,9 @@ fn block_runs(disk: &dyn Disk) -> impl Iterator<Item = Result<(Range<u64>, bool)
 }
 
 fn pieces_of(disk: &dyn Disk) -> impl Iterator<Item = Result<Piece>> + Send + '_ {
-    let extents = disk
-        .extents(0..disk.len())
-        .map(|extent| extent.map(|extent| (extent.start..extent.end(), extent.is_zero())));
+    let extents = disk.extents(0..disk.len()).map(|extent| {
+        extent.map(|extent| (extent.start..extent.end(), Part::zero_or_data(extent.is_zero())))
+    });
     pieces(extents, WINDOW)
 }
 

@@ -10,7 +10,7 @@ use crate::convert::Watch;
 use crate::pair::pairs;
 use crate::parallel::for_each;
 use crate::readahead::ReadAhead;
-use crate::windows::{Piece, WINDOW, pieces};
+use crate::windows::{Part, Piece, WINDOW, pieces};
 
 /// Ranges reported at most.
 pub const MOST_RANGES: usize = 1000;
@@ -50,8 +50,9 @@ pub fn compare(
     let len = left.len().max(right.len());
     watch.progress.begin("compare", len);
     let found = Mutex::new(Found::default());
-    let ranges = pairs(left, right, 0..len)
-        .map(|pair| pair.map(|pair| (pair.start..pair.start + pair.len, pair.same)));
+    let ranges = pairs(left, right, 0..len).map(|pair| {
+        pair.map(|pair| (pair.start..pair.start + pair.len, Part::zero_or_data(pair.same)))
+    });
     let ahead = [ReadAhead::new(left), ReadAhead::new(right)];
     for_each(pieces(ranges, WINDOW), threads, watch.cancel, |piece, _turn| {
         let range = match piece {

@@ -8,7 +8,7 @@ use vdisk_core::{Disk, Encoder, Error, ImageWriter, Result, zeros};
 use super::{CopyOptions, Counts, Watch, buffer, read_window, total};
 use crate::parallel::for_each;
 use crate::readahead::ReadAhead;
-use crate::windows::{Piece, WINDOW, pieces};
+use crate::windows::{Part, Piece, WINDOW, pieces};
 
 pub(super) fn run(
     source: &dyn Disk,
@@ -24,9 +24,9 @@ pub(super) fn run(
     let window = WINDOW.max(unit);
     let len = source.len();
     let writer = Mutex::new(writer);
-    let extents = source
-        .extents(0..len)
-        .map(|extent| extent.map(|extent| (extent.start..extent.end(), extent.is_zero())));
+    let extents = source.extents(0..len).map(|extent| {
+        extent.map(|extent| (extent.start..extent.end(), Part::zero_or_data(extent.is_zero())))
+    });
     // A unit that holds any data is stored whole, so windows grow to whole units. No two windows
     // share one: they are cut at multiples of the window, or by zeros that reach beyond it.
     let jobs =

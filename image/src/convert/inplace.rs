@@ -13,7 +13,7 @@ use crate::open::ImageMut;
 use crate::pair::pairs;
 use crate::parallel::for_each;
 use crate::readahead::ReadAhead;
-use crate::windows::{Piece, WINDOW, pieces};
+use crate::windows::{Part, Piece, WINDOW, pieces};
 
 /// Bytes compared as one when a child keeps only what differs: file systems change whole blocks of
 /// this size.
@@ -35,9 +35,9 @@ pub(super) fn overwrite(
     let counts = Counts::default();
     let zero_unit = options.zero_unit();
     let shared = Mutex::new(&mut *target);
-    let extents = source
-        .extents(0..len)
-        .map(|extent| extent.map(|extent| (extent.start..extent.end(), extent.is_zero())));
+    let extents = source.extents(0..len).map(|extent| {
+        extent.map(|extent| (extent.start..extent.end(), Part::zero_or_data(extent.is_zero())))
+    });
     let ahead = ReadAhead::new(source);
     for_each(pieces(extents, WINDOW), options.threads, watch.cancel, |piece, turn| {
         let (range, data) = match piece {
@@ -99,8 +99,9 @@ pub(super) fn differences(
     // the parents are looked at by themselves.
     let (top, below) = target.split();
     let top = Mutex::new(top);
-    let ranges = pairs(source, below, 0..len)
-        .map(|pair| pair.map(|pair| (pair.start..pair.start + pair.len, pair.same)));
+    let ranges = pairs(source, below, 0..len).map(|pair| {
+        pair.map(|pair| (pair.start..pair.start + pair.len, Part::zero_or_data(pair.same)))
+    });
     let ahead = [ReadAhead::new(source), ReadAhead::new(below)];
     for_each(pieces(ranges, WINDOW), options.threads, watch.cancel, |piece, turn| {
         let (range, candidates) = match piece {

@@ -1,6 +1,6 @@
 //! Into a new image whose writer hands out places.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -13,10 +13,7 @@ use super::{
 };
 use crate::parallel::{Turn, for_each};
 use crate::readahead::{BEHIND, ReadAhead};
-use crate::windows::{Piece, WINDOW, pieces};
-
-/// Largest range that one job leaves to the kernel, and that windows are made of at once.
-const DIRECT: u64 = 256 << 20;
+use crate::windows::{Part, Piece, WINDOW, pieces};
 
 pub(super) fn run(
     source: &dyn Disk,
@@ -35,14 +32,16 @@ pub(super) fn run(
         watch,
         counts,
     };
-    let tasks = tasks(source, |extent| route.direct(extent));
-    for_each(tasks, options.threads, watch.cancel, |task, turn| match task {
-        Task::Piece(Piece::Zero(range)) => {
+    let extents = source
+        .extents(0..source.len())
+        .map(|extent| extent.map(|extent| (extent.start..extent.end(), route.of(&extent))));
+    for_each(pieces(extents, WINDOW), options.threads, watch.cancel, |piece, turn| match piece {
+        Piece::Zero(range) => {
             watch.progress.advance(range.end - range.start);
             Ok(())
         }
-        Task::Piece(Piece::Window { range, data }) => job.window(range, &data, turn),
-        Task::Direct { range, file, at } => job.direct(range, file, at, turn),
+        Piece::Window { range, data } => job.window(range, &data, turn),
+        Piece::Apart(range, direct) => job.direct(range, direct, turn),
     })
 }
 
@@ -72,100 +71,27 @@ impl<'a> Route<'a> {
         Self { source, stores }
     }
 
-    /// The host file and offset that the kernel shall copy `extent` from.
-    fn direct(&self, extent: &Extent) -> Option<(&'a HostFile, u64)> {
+    fn of(&self, extent: &Extent) -> Part<Direct<'a>> {
         match extent.kind {
+            ExtentKind::Zero { .. } => Part::Zero,
             ExtentKind::Data { store, at } if self.stores.get(&store) == Some(&true) => {
-                Some((self.source.store(store)?.host()?, at))
+                let file = self.source.store(store).and_then(|store| store.host());
+                file.map_or(Part::Data, |file| {
+                    Part::Apart(Direct { file, at, start: extent.start })
+                })
             }
-            _ => None,
+            _ => Part::Data,
         }
     }
 }
 
-enum Task<'a> {
-    Piece(Piece),
-    /// An extent that the kernel may copy from `at` of `file`.
-    Direct {
-        range: Range<u64>,
-        file: &'a HostFile,
-        at: u64,
-    },
-}
-
-/// The source as tasks: extents that `direct` gives a place for go to the kernel, the others into
-/// windows.
-fn tasks<'a>(
-    source: &'a dyn Disk,
-    direct: impl Fn(&Extent) -> Option<(&'a HostFile, u64)> + Send,
-) -> impl Iterator<Item = Result<Task<'a>>> + Send {
-    let mut extents = source.extents(0..source.len()).flat_map(|extent| {
-        let (error, extent) = match extent {
-            Ok(extent) => (None, Some(extent)),
-            Err(error) => (Some(Err(error)), None),
-        };
-        extent.into_iter().flat_map(cut).map(Ok).chain(error)
-    });
-    let mut queue: VecDeque<Result<Task<'a>>> = VecDeque::new();
-    std::iter::from_fn(move || {
-        loop {
-            if let Some(task) = queue.pop_front() {
-                return Some(task);
-            }
-            // Windows are made of the extents between two that the kernel copies.
-            let mut between = Vec::new();
-            loop {
-                match extents.next() {
-                    None => break,
-                    Some(Err(error)) => {
-                        between.push(Err(error));
-                        break;
-                    }
-                    Some(Ok(extent)) => {
-                        if let Some((file, at)) = direct(&extent) {
-                            queue.extend(
-                                pieces(between.drain(..), WINDOW).map(|p| p.map(Task::Piece)),
-                            );
-                            let range = extent.start..extent.end();
-                            queue.push_back(Ok(Task::Direct { range, file, at }));
-                            break;
-                        }
-                        let range = extent.start..extent.end();
-                        let full = extent.end().is_multiple_of(WINDOW) || extent.is_zero();
-                        between.push(Ok((range, extent.is_zero())));
-                        if full || between.len() >= 256 {
-                            break;
-                        }
-                    }
-                }
-            }
-            queue.extend(pieces(between.drain(..), WINDOW).map(|piece| piece.map(Task::Piece)));
-            if queue.is_empty() {
-                return None;
-            }
-        }
-    })
-}
-
-/// Cuts an extent that is not zero at multiples of [`DIRECT`] bytes: what is queued at once must
-/// stay small, however long the extents of a disk are.
-fn cut(extent: Extent) -> impl Iterator<Item = Extent> {
-    let (start, end) = (extent.start, extent.end());
-    let stop = move |from: u64| match extent.is_zero() {
-        true => end,
-        false => (from / DIRECT + 1).saturating_mul(DIRECT).min(end),
-    };
-    std::iter::successors(Some(start), move |from| Some(stop(*from)))
-        .take_while(move |from| *from < end)
-        .map(move |from| {
-            let kind = match extent.kind {
-                ExtentKind::Data { store, at } => {
-                    ExtentKind::Data { store, at: at + (from - start) }
-                }
-                other => other,
-            };
-            Extent { start: from, len: stop(from) - from, kind, ..extent }
-        })
+/// Bytes that the kernel may copy: where those of an extent stand.
+#[derive(Clone, Copy)]
+struct Direct<'a> {
+    file: &'a HostFile,
+    at: u64,
+    /// The extent's first guest byte.
+    start: u64,
 }
 
 struct Job<'a> {
@@ -204,12 +130,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn direct(&self, range: Range<u64>, file: &HostFile, at: u64, turn: Turn<'_>) -> Result<()> {
+    fn direct(&self, range: Range<u64>, from: Direct<'_>, turn: Turn<'_>) -> Result<()> {
         let places = turn.take(|| self.place(&range))?;
         let mut guest = range.start;
         for place in places {
-            let from = at + (guest - range.start);
-            let copied = self.kernel.copy(file, from, &*place.store, place.at, place.len);
+            self.watch.cancel.check()?;
+            let at = from.at + (guest - from.start);
+            let copied = self.kernel.copy(from.file, at, &*place.store, place.at, place.len);
             self.counts.kernel_copied.fetch_add(copied, Ordering::Relaxed);
             self.written(&place, place.at, copied);
             self.watch.progress.advance(copied);
@@ -258,52 +185,5 @@ impl Job<'_> {
             places.push(place);
         }
         Ok(places)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A disk of one extent of data.
-    #[derive(Debug)]
-    struct Huge;
-
-    impl Disk for Huge {
-        fn len(&self) -> u64 {
-            1 << 60
-        }
-
-        fn read_at(&self, _buf: &mut [u8], _offset: u64) -> Result<()> {
-            Ok(())
-        }
-
-        fn extent_at(&self, offset: u64, end: u64) -> Result<Extent> {
-            let kind = ExtentKind::Data { store: 0, at: offset + 512 };
-            Ok(Extent { start: offset, len: end - offset, depth: 0, kind })
-        }
-    }
-
-    #[test]
-    fn long_extents_are_not_queued_at_once() {
-        let mut at = 0;
-        for task in tasks(&Huge, |_| None).take(1000) {
-            let Task::Piece(Piece::Window { range, data }) = task.unwrap() else { panic!("zero?") };
-            assert_eq!((range.start, range.end), (at, at + WINDOW));
-            assert_eq!(data, std::slice::from_ref(&range));
-            at = range.end;
-        }
-        let extent = Huge.extent_at(1000, DIRECT * 2 + 7).unwrap();
-        let cuts: Vec<(u64, u64, ExtentKind)> =
-            cut(extent).map(|part| (part.start, part.len, part.kind)).collect();
-        let data = |at| ExtentKind::Data { store: 0, at: at + 512 };
-        assert_eq!(
-            cuts,
-            [
-                (1000, DIRECT - 1000, data(1000)),
-                (DIRECT, DIRECT, data(DIRECT)),
-                (DIRECT * 2, 7, data(DIRECT * 2))
-            ]
-        );
     }
 }
