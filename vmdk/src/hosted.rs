@@ -46,6 +46,15 @@ impl Hosted {
                 .in_file(store.name())
         })?;
         let descriptor = header.descriptor.clone().unwrap_or(0..0);
+        // New grains go behind the descriptor, so it must not pretend to stand outside the file.
+        if descriptor.end > end {
+            return Err(Error::new(
+                ErrorKind::Truncated,
+                format!("a descriptor that ends at {} in a file of {end} bytes", descriptor.end),
+            )
+            .at("VMDK sparse header", 28)
+            .in_file(store.name()));
+        }
         let shape = Shape {
             coding: Coding::Sectors { zero_grain: header.zero_grain() },
             per_table: GTES,

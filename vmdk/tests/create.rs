@@ -112,7 +112,6 @@ fn the_largest_images_are_made_and_mapped_at_once() {
             continue;
         }
         let size = subformat.max_size();
-        let start = Instant::now();
         let mut files = MemFiles::new("disk.vmdk");
         let options = CreateOptions { subformat, ..CreateOptions::new(size) };
         create(&mut files, &options).unwrap().finish().unwrap();
@@ -121,7 +120,6 @@ fn the_largest_images_are_made_and_mapped_at_once() {
         assert_eq!(extent.len, size, "{subformat:?}");
         let sparse = extent.kind == LayerKind::Zero { explicit: false };
         assert!(sparse || matches!(extent.kind, LayerKind::Data { .. }));
-        assert!(start.elapsed().as_secs() < 5, "{subformat:?}: {:?}", start.elapsed());
     }
 }
 

@@ -5,8 +5,6 @@
 
 mod common;
 
-use std::time::Instant;
-
 use common::{filled, for_writing, open_mem, open_mem_with};
 use vdisk_core::disk::ZeroDisk;
 use vdisk_core::layer::read;
@@ -340,7 +338,6 @@ fn unfinished_files_are_told() {
 
 #[test]
 fn a_table_that_only_claims_to_be_large_costs_nothing() {
-    let start = Instant::now();
     let files = sparse();
     // Capacity and descriptor agree on 2^50 bytes; the file ends long before such tables.
     put(&files, 12, &(1u64 << 41).to_le_bytes());
@@ -348,7 +345,6 @@ fn a_table_that_only_claims_to_be_large_costs_nothing() {
     let text = String::from_utf8_lossy(&store.to_bytes()[512..1536]).into_owned();
     put(&files, 512, text.replace("RW 2048", &format!("RW {}", 1u64 << 41)).as_bytes());
     assert_error(open_mem(&files), ErrorKind::Truncated, "2^50 bytes");
-    assert!(start.elapsed().as_secs() < 2);
 }
 
 /// Opens, maps, reads, checks and writes what may be anything.
@@ -510,4 +506,16 @@ fn a_thousand_notes_do_not_hide_a_shared_grain() {
     layer.check(&mut findings).unwrap();
     assert_eq!(findings.count(Severity::Corruption), 1);
     assert_error(open_mem_with(&files, &for_writing()), ErrorKind::Corrupt, "shared grain");
+}
+
+/// Found by fuzzing: grains written below a descriptor that an extent claims to have beyond the
+/// file's end could not be read again.
+#[test]
+fn a_descriptor_beyond_the_end_of_an_extent_is_refused() {
+    let options =
+        CreateOptions { subformat: Subformat::TwoGbMaxExtentSparse, ..CreateOptions::new(SIZE) };
+    let files = filled(&options, &Content::empty(SIZE));
+    files.get("disk-s001.vmdk").unwrap().put(&[0xFF], 32, "damage").unwrap();
+    let error = open_mem(&files).map(|_| ()).unwrap_err();
+    assert_eq!((error.kind(), error.offset()), (ErrorKind::Truncated, Some(28)));
 }

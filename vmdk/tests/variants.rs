@@ -5,8 +5,6 @@
 
 mod common;
 
-use std::time::Instant;
-
 use common::{filled, for_writing, open_mem, open_mem_with, open_path, open_path_rw};
 use vdisk_core::disk::ZeroDisk;
 use vdisk_core::layer::read;
@@ -164,7 +162,6 @@ fn the_largest_disks_open_at_once_on_the_host() {
         // The host's file system may end at 16 TiB.
         let size = subformat.max_size().min(15 << 40);
         let path = folder.path().join("disk.vmdk");
-        let start = Instant::now();
         let mut files = Output::new(&path, true).unwrap();
         let options = CreateOptions { subformat, ..CreateOptions::new(size) };
         create(&mut files, &options).unwrap().finish().unwrap();
@@ -175,8 +172,5 @@ fn the_largest_disks_open_at_once_on_the_host() {
         let mut layer = open_path_rw(&path).unwrap();
         layer.write(&[1; 10_000], size - 10_000, &ZeroDisk(0)).unwrap();
         layer.close().unwrap();
-        let spent = start.elapsed();
-        eprintln!("{subformat:?} of {size} bytes: {spent:?}");
-        assert!(spent.as_secs() < 5, "{subformat:?}: {spent:?}");
     }
 }
