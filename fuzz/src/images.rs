@@ -331,36 +331,38 @@ pub fn extents() -> &'static [(&'static str, Vec<u8>)] {
     })
 }
 
+/// Opens an image of one format.
+pub type OpenFn = fn(Arc<dyn Store>, &dyn Opener, Access) -> Result<Box<dyn LayerMut>>;
+
 /// How an image of [`writable`] is opened and what it may do.
 pub struct Kind {
-    pub open: fn(Arc<dyn Store>, &dyn Opener, Access) -> Result<Box<dyn LayerMut>>,
+    pub open: OpenFn,
     pub below: Vec<u8>,
     pub resize: Option<(u64, u64)>,
 }
 
 /// Sound images of every format and variant that can be written.
 pub fn writable() -> Vec<(Base, Kind)> {
+    const SMALL: u64 = 256 << 10;
     use vdisk_vmdk::Subformat::{MonolithicFlat, MonolithicSparse, TwoGbMaxExtentSparse};
     let pattern = |len: u64| (0..len).map(Pattern::byte).collect::<Vec<u8>>();
-    let vhd: fn(Arc<dyn Store>, &dyn Opener, Access) -> _ =
-        |store, _, access| open_vhd(store, access);
-    let vhdx: fn(Arc<dyn Store>, &dyn Opener, Access) -> _ =
-        |store, _, access| open_vhdx(store, access);
-    let any = Some((512, 2 * MIB));
-    let vmdk = |subformat| vmdk_image(&vmdk_options(subformat, MIB), &Content::random(MIB, 7));
+    let vhd: OpenFn = |store, _, access| open_vhd(store, access);
+    let vhdx: OpenFn = |store, _, access| open_vhdx(store, access);
+    let any = Some((512, 2 * SMALL));
+    let vmdk = |subformat| vmdk_image(&vmdk_options(subformat, SMALL), &Content::random(SMALL, 7));
     let list = [
-        (vhd_image(vdisk_vhd::Subformat::Dynamic, MIB, 16384), vhd, Vec::new(), any),
-        (vhd_child(MIB, 16384), vhd, pattern(MIB), None),
-        (vhd_image(vdisk_vhd::Subformat::Fixed, MIB, 4096), vhd, Vec::new(), any),
+        (vhd_image(vdisk_vhd::Subformat::Dynamic, SMALL, 16384), vhd, Vec::new(), any),
+        (vhd_child(SMALL, 16384), vhd, pattern(SMALL), None),
+        (vhd_image(vdisk_vhd::Subformat::Fixed, SMALL, 4096), vhd, Vec::new(), any),
         (vhdx_image(512), vhdx, Vec::new(), Some((4096, 5 * MIB))),
         (vhdx_child(), vhdx, pattern(3 * MIB), None),
         (vmdk(MonolithicSparse), open_vmdk, Vec::new(), any),
-        (vmdk_child(MIB), open_vmdk, pattern(MIB), None),
+        (vmdk_child(SMALL), open_vmdk, pattern(SMALL), None),
         (vmdk(TwoGbMaxExtentSparse), open_vmdk, Vec::new(), None),
         (vmdk(MonolithicFlat), open_vmdk, Vec::new(), any),
-        (vhd_child(MIB, 4096), vhd, pattern(700_000), None),
+        (vhd_child(SMALL, 4096), vhd, pattern(200_000), None),
         (vhdx_child(), vhdx, pattern(2 * MIB + 777), None),
-        (vmdk_child(MIB), open_vmdk, pattern(700_000), None),
+        (vmdk_child(SMALL), open_vmdk, pattern(200_000), None),
     ];
     let list = list.into_iter().map(|(files, open, below, resize)| {
         (Base::of(&files, files.main_name(), &[]), Kind { open, below, resize })
