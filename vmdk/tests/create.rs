@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use common::{filled, open_mem};
 use vdisk_core::disk::ZeroDisk;
