@@ -184,6 +184,11 @@ impl GrainTables {
     /// Goes on with `run` through one table; whether it may go on in the next.
     fn run_in_table(&self, run: &mut Run, stop: u64, at: u64, bytes: &[u8]) -> Result<bool> {
         let width = self.shape.coding.entry_bytes();
+        // A directory may name one and the same table a million times, so those of one value are
+        // taken as a whole.
+        if let Some(entry) = self.uniform(bytes, run.next(), stop, at) {
+            return Ok(run.extend(entry, stop - run.next()));
+        }
         while run.next() < stop {
             let within = run.next() % self.shape.per_table * width;
             let entry = self
@@ -197,6 +202,19 @@ impl GrainTables {
             }
         }
         Ok(true)
+    }
+
+    /// The value of the entries of grains `first` to `stop` in their table, which stands at `at`,
+    /// where they are all the same and no place.
+    fn uniform(&self, table: &[u8], first: u64, stop: u64, at: u64) -> Option<Entry> {
+        let width = self.shape.coding.entry_bytes();
+        let within = first % self.shape.per_table * width;
+        let part = table.get(to_usize(within)..to_usize(within + (stop - first) * width))?;
+        let shifted = part.get(to_usize(width)..)?;
+        if part.get(..shifted.len())? != shifted {
+            return None;
+        }
+        self.entry(table, within, at).ok().filter(|entry| !matches!(entry, Entry::At(_)))
     }
 
     /// Where grain table `index` stands and its bytes; `None` where it is absent or all zeros.

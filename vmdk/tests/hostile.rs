@@ -519,3 +519,34 @@ fn a_descriptor_beyond_the_end_of_an_extent_is_refused() {
     let error = open_mem(&files).map(|_| ()).unwrap_err();
     assert_eq!((error.kind(), error.offset()), (ErrorKind::Truncated, Some(28)));
 }
+
+/// A directory of 4 MiB whose entries all name one table: a disk of 32 TiB in a small file. Entry
+/// by entry that took half a minute.
+#[test]
+fn one_table_named_a_million_times_is_read_in_a_moment() {
+    let options =
+        CreateOptions { subformat: Subformat::TwoGbMaxExtentSparse, ..CreateOptions::new(SIZE) };
+    let files = filled(&options, &Content::empty(SIZE));
+    let tables: u64 = 1 << 20;
+    let sectors = tables * 512 * 128;
+    let store = files.get("disk-s001.vmdk").unwrap();
+    store.put(&sectors.to_le_bytes(), 12, "capacity").unwrap();
+    store.put(&1u32.to_le_bytes(), 8, "flags").unwrap();
+    store.put(&2048u64.to_le_bytes(), 56, "directory").unwrap();
+    let table = (2048 * 512) + tables * 4;
+    store.put(&[0; 4096], table, "table").unwrap();
+    let directory: Vec<u8> =
+        (0..tables).flat_map(|_| u32::try_from(table / 512).unwrap().to_le_bytes()).collect();
+    store.put(&directory, 2048 * 512, "directory").unwrap();
+    let text = format!(
+        "# Disk DescriptorFile\nCID=1234abcd\nparentCID=ffffffff\n\
+         createType=\"twoGbMaxExtentSparse\"\nRW {sectors} SPARSE \"disk-s001.vmdk\"\n"
+    );
+    let main = files.get("disk.vmdk").unwrap();
+    main.set_len(0).unwrap();
+    main.put(text.as_bytes(), 0, "text").unwrap();
+    let layer = open_mem(&files).unwrap();
+    let size = layer.info().virtual_size;
+    assert_eq!(size, sectors * 512);
+    assert_eq!(layer.extent_at(0, size).unwrap().len, size);
+}
