@@ -25,7 +25,7 @@
 //! | `vhdx-block-outside-file` | corruption | a block reaches beyond the file's end |
 //! | `vhdx-block-cut` | note | the file ends with the disk, before the last block's end |
 //! | `vhdx-block-overlap` | corruption | two blocks share bytes |
-//! | `vhdx-space-leaked` | leak | bytes of the file belong to nothing |
+//! | `vhdx-space-leaked` | leak | bytes of the file belong to nothing (below 1 MiB a note) |
 //! | `vhdx-space-free` | note | as before, but they are holes of the host file |
 //! | `vhdx-file-ragged` | note | the file does not end at a multiple of 1 MiB |
 //! | `vhdx-file-too-long` | note | the file is longer than any VHDX can be |
@@ -323,8 +323,11 @@ fn free_space(layer: &VhdxLayer, findings: &mut Findings, space: &Space) -> Resu
             at += run.len;
         }
         if data > 0 {
+            // Everything in the file is whole MiBs: a smaller piece was never part of it.
+            let lost = gap.end - gap.start >= MIB;
+            let severity = if lost { Severity::Leak } else { Severity::Note };
             let message = format!("{data} bytes of {gap:?} belong to nothing");
-            findings.add(Severity::Leak, "vhdx-space-leaked", gap.start, message);
+            findings.add(severity, "vhdx-space-leaked", gap.start, message);
         } else {
             holes += gap.end - gap.start;
             first = first.or(Some(gap.start));

@@ -142,7 +142,7 @@ pub fn copy(
 /// The target is flushed, not closed.
 ///
 /// # Errors
-/// Those of both sides; [`Usage`](vdisk_core::ErrorKind::Usage) where the target is smaller.
+/// Those of both sides; [`Refused`](vdisk_core::ErrorKind::Refused) where the target is smaller.
 pub fn copy_into(
     source: &dyn Disk,
     target: &mut ImageMut,
