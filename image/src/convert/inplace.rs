@@ -28,8 +28,10 @@ pub(super) fn overwrite(
 ) -> Result<CopyReport> {
     let (len, target_len) = (source.len(), target.len());
     if target_len < len {
-        return Err(Error::usage(format!("the target holds {target_len} bytes, the source {len}"))
-            .hint("choose a larger target, or resize it first"));
+        return Err(Error::refused(format!(
+            "the target holds {target_len} bytes, the source {len}"
+        ))
+        .hint("choose a larger target, or resize it first"));
     }
     watch.progress.begin("convert", len);
     let counts = Counts::default();
