@@ -259,6 +259,36 @@ pub trait LayerMut: Layer {
     /// The host's; afterwards the layer refuses further writes.
     fn flush(&mut self) -> Result<()>;
 
+    /// An identity that changed content could take; `None` where the format's identity never
+    /// changes. Nothing is written.
+    fn fresh_identity(&self) -> Option<String> {
+        None
+    }
+
+    /// Settles under which identity the content stands from here on until the layer is closed, and
+    /// returns once that is durable. Without it the first change of the content takes a random
+    /// one. The present identity is a promise: what follows does not change what the guest sees,
+    /// so children stay valid. Does nothing where the identity never changes.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) for text that is no identity of the format; the host's.
+    fn set_identity(&mut self, identity: &str) -> Result<()> {
+        let _ = identity;
+        Ok(())
+    }
+
+    /// Names another parent, or the same one anew. The layer's content and identity stay what they
+    /// are. A power cut leaves the old link or the new one, whole; when it returns, the new one is
+    /// durable, with everything written before.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the layer has no parent, or its format
+    /// cannot name this one; the host's.
+    fn relink(&mut self, link: &ParentLink) -> Result<()> {
+        let _ = link;
+        Err(Error::unsupported("an image of this format names no parent"))
+    }
+
     /// Flushes and leaves the marks of a clean close. Not calling it (or dropping the layer) is
     /// like a power cut.
     ///

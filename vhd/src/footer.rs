@@ -172,6 +172,11 @@ impl Footer {
         self.0.data_offset.get()
     }
 
+    /// Changes *Data Offset*.
+    pub(crate) fn set_data_offset(&mut self, at: u64) {
+        self.0.data_offset = at.into();
+    }
+
     /// *Time Stamp*: when the image was made.
     pub(crate) fn time_stamp(&self) -> u32 {
         self.0.time_stamp.get()

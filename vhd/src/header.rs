@@ -171,13 +171,15 @@ impl Header {
         }
     }
 
-    /// Puts a parent in.
+    /// Puts a parent in; nothing of another one stays.
     pub(crate) fn set_parent(&mut self, parent: &ParentFields) {
         self.raw.parent_unique_id = parent.unique_id.into_bytes();
         self.raw.parent_time_stamp = parent.time_stamp.into();
+        self.raw.parent_unicode_name = [0.into(); NAME_UNITS];
         for (field, unit) in self.raw.parent_unicode_name.iter_mut().zip(&parent.name) {
             *field = (*unit).into();
         }
+        self.raw.parent_locators = [RawLocator::default(); LOCATORS];
         for (field, locator) in self.raw.parent_locators.iter_mut().zip(&parent.locators) {
             *field = *locator;
         }

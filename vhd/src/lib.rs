@@ -23,7 +23,8 @@
 //! | Block Allocation Table and Data Blocks | `bat`, `bitmap`, `shape` (lengths and places) |
 //! | Implementing a Dynamic Disk, a Differencing Disk | `sparse` (reading), `write`, `resize` |
 //!
-//! and, across those: `open`, `facts` (what `info` shows), `create`, `child`, `check`.
+//! and, across those: `open`, `facts` (what `info` shows), `create`, `child`, `parent` and `relink`
+//! (what a child records), `check`.
 //!
 //! # Invariants
 //!
@@ -84,6 +85,8 @@ mod geometry;
 mod header;
 mod locator;
 mod open;
+mod parent;
+mod relink;
 mod resize;
 mod shape;
 mod sparse;

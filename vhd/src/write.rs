@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use vdisk_core::disk::{in_range, read_padded};
 use vdisk_core::zeros::is_zero;
-use vdisk_core::{Access, Disk, Error, ErrorKind, Layer, LayerMut, Result, StoreExt};
+use vdisk_core::{Access, Disk, Error, ErrorKind, Layer, LayerMut, ParentLink, Result, StoreExt};
 
 use crate::open::{Body, VhdLayer};
 use crate::shape::{SECTOR, to_usize};
@@ -122,6 +122,11 @@ impl LayerMut for VhdLayer {
         }
         self.failed = false;
         Ok(())
+    }
+
+    fn relink(&mut self, link: &ParentLink) -> Result<()> {
+        self.ready()?;
+        self.relink_to(link)
     }
 
     /// A VHD has no mark of a clean close: this is a flush.

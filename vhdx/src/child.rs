@@ -1,7 +1,7 @@
 //! Making a differencing image on a parent.
 
 use uuid::Uuid;
-use vdisk_core::{Error, Fact, Files, Format, ParentLink, Result, StoreExt};
+use vdisk_core::{Error, Fact, Files, ParentLink, Result, StoreExt};
 
 use crate::bat::{self, BITMAP_BYTES, ENTRY};
 use crate::create::{CreateOptions, Ids, Layout, TablePage, default_creator};
@@ -10,8 +10,6 @@ use crate::metadata::NewMetadata;
 
 /// Default block size of a child, as in Windows.
 const BLOCK_SIZE: u64 = 2 << 20;
-/// Most UTF-16 units of a path, so that its length in bytes fits 16 bits.
-const MAX_PATH_UNITS: usize = 32767;
 
 /// What a new differencing image shall be. [`ChildOptions::new`] gives the defaults.
 #[derive(Clone, Debug)]
@@ -51,13 +49,7 @@ impl<'a> ChildOptions<'a> {
 /// [`Usage`](vdisk_core::ErrorKind::Usage) for impossible options, the host's.
 pub fn create_child(files: &mut dyn Files, options: &ChildOptions<'_>) -> Result<()> {
     let parent = &options.parent.info;
-    if parent.format != Format::Vhdx {
-        return Err(Error::unsupported(format!(
-            "the parent of a VHDX image must be VHDX, not {}",
-            parent.format
-        ))
-        .hint("convert the parent, or make the child in the parent's format"));
-    }
+    let locator = Locator::of(options.parent)?;
     let shape = CreateOptions {
         block_size: options.block_size,
         logical_sector: parent.logical_sector,
@@ -73,7 +65,7 @@ pub fn create_child(files: &mut dyn Files, options: &ChildOptions<'_>) -> Result
         disk_id: disk_id(options.parent)?,
         logical_sector: shape.logical_sector,
         physical_sector: shape.physical_sector,
-        locator: Some(locator(options.parent)?),
+        locator: Some(locator),
     };
     let layout = Layout::new(shape.geometry(true), shape.log_size);
     let name = files.main_name().to_owned();
@@ -99,18 +91,4 @@ fn disk_id(parent: &ParentLink) -> Result<Uuid> {
         _ => None,
     }
     .ok_or_else(|| Error::internal("the parent's facts lack its virtual disk id"))
-}
-
-fn locator(parent: &ParentLink) -> Result<Locator> {
-    let linkage = parent.info.identity.as_deref().and_then(|text| Uuid::try_parse(text).ok());
-    let linkage = linkage.ok_or_else(|| Error::internal("the parent has no data write GUID"))?;
-    let relative = parent.relative.replace('/', r"\");
-    let relative = if relative.starts_with(r"..\") { relative } else { format!(r".\{relative}") };
-    let absolute = parent.absolute.to_string_lossy().replace('/', r"\");
-    for path in [&relative, &absolute] {
-        if path.encode_utf16().count() > MAX_PATH_UNITS {
-            return Err(Error::usage("the parent's path is too long to be recorded"));
-        }
-    }
-    Ok(Locator::new(linkage, [("relative_path", relative), ("absolute_win32_path", absolute)]))
 }

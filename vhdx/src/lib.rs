@@ -27,7 +27,7 @@
 //! | `map` | 2.4, 2.5 | where each guest byte stands |
 //! | `open`, `check` | | [`open()`], [`VhdxLayer`]; all rules again, with stable codes |
 //! | `journal`, `session`, `space`, `writer` | 2.2.2, 2.3 | how changes become durable; free space |
-//! | `write`, `resize` | | the changes |
+//! | `write`, `resize`, `relink` | | the changes |
 //! | `create`, `child` | | new images |
 //!
 //! # Invariants
@@ -92,6 +92,7 @@ mod map;
 mod metadata;
 mod open;
 mod region;
+mod relink;
 mod replay;
 mod resize;
 mod session;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use uuid::{Uuid, uuid};
-use vdisk_core::{ParentHint, ParentRef, PathStyle};
+use vdisk_core::{Error, Format, ParentHint, ParentLink, ParentRef, PathStyle};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -11,6 +11,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 const VHDX_LOCATOR: Uuid = uuid!("b04aefb7-d19e-4a81-b789-25b8e9445913");
 /// Most pairs that are believed; files of Hyper-V have five.
 const MAX_PAIRS: usize = 256;
+/// Most UTF-16 units of a path, so that its length in bytes fits 16 bits.
+const MAX_PATH_UNITS: usize = 32767;
 /// The paths, in the order to try them.
 const PATHS: [(&str, PathStyle); 3] = [
     ("relative_path", PathStyle::WindowsRelative),
@@ -54,6 +56,34 @@ impl Locator {
         let linkage = ("parent_linkage".to_owned(), format!("{{{linkage}}}"));
         let paths = paths.into_iter().map(|(key, path)| (key.to_owned(), path));
         Self { pairs: std::iter::once(linkage).chain(paths).collect() }
+    }
+
+    /// A locator that leads to that parent.
+    ///
+    /// # Errors
+    /// [`Unsupported`](vdisk_core::ErrorKind::Unsupported) where it is no VHDX,
+    /// [`Usage`](vdisk_core::ErrorKind::Usage) where its path is too long.
+    pub(crate) fn of(parent: &ParentLink) -> vdisk_core::Result<Self> {
+        if parent.info.format != Format::Vhdx {
+            return Err(Error::unsupported(format!(
+                "the parent of a VHDX image must be VHDX, not {}",
+                parent.info.format
+            ))
+            .hint("convert the parent, or make the child in the parent's format"));
+        }
+        let linkage = parent.info.identity.as_deref().and_then(|text| Uuid::try_parse(text).ok());
+        let linkage =
+            linkage.ok_or_else(|| Error::internal("the parent has no data write GUID"))?;
+        let relative = parent.relative.replace('/', r"\");
+        let relative =
+            if relative.starts_with(r"..\") { relative } else { format!(r".\{relative}") };
+        let absolute = parent.absolute.to_string_lossy().replace('/', r"\");
+        for path in [&relative, &absolute] {
+            if path.encode_utf16().count() > MAX_PATH_UNITS {
+                return Err(Error::usage("the parent's path is too long to be recorded"));
+            }
+        }
+        Ok(Self::new(linkage, [("relative_path", relative), ("absolute_win32_path", absolute)]))
     }
 
     /// Parses the item.

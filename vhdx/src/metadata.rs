@@ -11,6 +11,8 @@ use crate::{KIB, MAX_BLOCK, MAX_SIZE, MIB, MIN_BLOCK};
 
 /// Bytes of the table at the start of the region; items stand behind it.
 pub(crate) const TABLE_BYTES: u64 = 64 * KIB;
+/// Where the entries begin, bytes from the start of the table.
+const ENTRIES_AT: u64 = 32;
 /// Most entries of the table.
 const MAX_ENTRIES: u16 = 2047;
 /// Most bytes of an item.
@@ -161,6 +163,36 @@ impl Metadata {
     }
 }
 
+impl Metadata {
+    /// Where the parent locator's entry stands in the table, and the entry.
+    pub(crate) fn locator_entry(&mut self) -> Option<(u64, &mut Item)> {
+        let mut entries = (ENTRIES_AT..).step_by(size_of::<DiskEntry>()).zip(&mut self.items);
+        entries.find(|(_, item)| item.id == item::PARENT_LOCATOR && item.flags & IS_USER == 0)
+    }
+
+    /// Bytes from the start of the region where no other item than the parent locator stands any
+    /// more.
+    pub(crate) fn end_of_others(&self) -> u64 {
+        let others = self.items.iter().filter(|item| item.id != item::PARENT_LOCATOR);
+        let ends = others.map(|item| u64::from(item.offset) + u64::from(item.length));
+        ends.fold(TABLE_BYTES, u64::max)
+    }
+}
+
+impl Item {
+    /// The entry's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let entry = DiskEntry {
+            item_id: self.id.to_bytes_le(),
+            offset: self.offset.into(),
+            length: self.length.into(),
+            flags: self.flags.into(),
+            reserved: U32::ZERO,
+        };
+        entry.as_bytes().to_vec()
+    }
+}
+
 fn read_table(store: &dyn Store, region: &Region) -> Result<Vec<Item>> {
     let mut raw = vec![0; usize::try_from(TABLE_BYTES).unwrap_or_default()];
     store.fetch(&mut raw, region.offset, WHAT)?;
@@ -187,7 +219,7 @@ fn read_table(store: &dyn Store, region: &Region) -> Result<Vec<Item>> {
         })
         .collect();
     for (index, item) in (0u64..).zip(&items) {
-        check_item(item, region, region.offset + 32 + index * 32)?;
+        check_item(item, region, region.offset + ENTRIES_AT + index * 32)?;
     }
     check_together(&items, region)?;
     Ok(items)
@@ -366,14 +398,13 @@ fn encode_items(items: &[(Uuid, u32, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut bodies = Vec::new();
     for (id, flags, body) in items {
         let at = TABLE_BYTES + bodies.len() as u64;
-        let entry = DiskEntry {
-            item_id: id.to_bytes_le(),
-            offset: u32::try_from(at).unwrap_or_default().into(),
-            length: u32::try_from(body.len()).unwrap_or_default().into(),
-            flags: (*flags).into(),
-            reserved: U32::ZERO,
+        let item = Item {
+            id: *id,
+            offset: u32::try_from(at).unwrap_or_default(),
+            length: u32::try_from(body.len()).unwrap_or_default(),
+            flags: *flags,
         };
-        table.extend_from_slice(entry.as_bytes());
+        table.extend_from_slice(&item.encode());
         bodies.extend_from_slice(body);
     }
     table.resize(usize::try_from(TABLE_BYTES).unwrap_or_default(), 0);

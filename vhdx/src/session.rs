@@ -41,13 +41,14 @@ pub(crate) fn replay(
     end(file, current)
 }
 
-/// Marks the file as changed, before the first change: who made a child of it notices.
+/// Marks the file as changed, before the first change. With a new `data_write`, who made a child
+/// of it notices.
 ///
 /// # Errors
 /// The host's.
-pub(crate) fn begin(file: &dyn Store, current: &mut Current) -> Result<()> {
+pub(crate) fn begin(file: &dyn Store, current: &mut Current, data_write: Uuid) -> Result<()> {
     current.header.file_write = Uuid::new_v4();
-    current.header.data_write = Uuid::new_v4();
+    current.header.data_write = data_write;
     current.header.log_version = 0;
     current.write(file)
 }

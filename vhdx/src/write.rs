@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use uuid::Uuid;
 use vdisk_core::disk::{in_range, read_padded};
-use vdisk_core::{Disk, LayerKind, LayerMut, Result, StoreExt};
+use vdisk_core::{Disk, Error, LayerKind, LayerMut, ParentLink, Result, StoreExt};
 
 use crate::bat::{Payload, State};
 use crate::bitmap;
@@ -42,6 +43,20 @@ impl LayerMut for VhdxLayer {
 
     fn resize(&mut self, virtual_size: u64) -> Result<()> {
         self.change_size(virtual_size).map_err(|error| self.named(error))
+    }
+
+    fn fresh_identity(&self) -> Option<String> {
+        Some(Uuid::new_v4().to_string())
+    }
+
+    fn set_identity(&mut self, identity: &str) -> Result<()> {
+        let guid = Uuid::try_parse(identity)
+            .map_err(|_| Error::usage(format!("{identity:?} is no data write GUID")))?;
+        self.settle(guid).map_err(|error| self.named(error))
+    }
+
+    fn relink(&mut self, link: &ParentLink) -> Result<()> {
+        self.relink_to(link).map_err(|error| self.named(error))
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use uuid::Uuid;
 use vdisk_core::{Error, ErrorKind, PagedTable, Result, Store, StoreExt};
 
 use crate::bat::{self, BITMAP_BYTES, ENTRY, Slot};
@@ -25,6 +26,8 @@ pub(crate) struct Writer {
     capacity: u64,
     /// The session's log; `None` until the first change, and again after a close.
     log: Option<Log>,
+    /// The session has settled the data write GUID: the content may change.
+    settled: bool,
     /// A commit failed: what is durable is not known, so nothing more may be written.
     failed: bool,
 }
@@ -34,7 +37,14 @@ impl Writer {
     pub(crate) fn new(file: Arc<dyn Store>, log_length: u32) -> Self {
         let journal = Arc::new(Journal::new(file));
         let capacity = session::capacity(log_length);
-        Self { journal, space: Space::default(), capacity, log: None, failed: false }
+        Self {
+            journal,
+            space: Space::default(),
+            capacity,
+            log: None,
+            settled: false,
+            failed: false,
+        }
     }
 
     /// The file as it looks with the changes.
@@ -98,17 +108,44 @@ impl VhdxLayer {
         }
     }
 
-    /// Begins a session, unless one is under way. Comes before every change.
+    /// Begins a session that changes the content, unless one is under way. Comes before every
+    /// such change.
     ///
     /// # Errors
     /// As [`VhdxLayer::writer_mut`], and the host's.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        let file = self.file()?.clone();
-        if self.writer_mut()?.log.is_some() {
-            return Ok(());
+        if self.writer_mut()?.settled { Ok(()) } else { self.settle(Uuid::new_v4()) }
+    }
+
+    /// Begins a session under this data write GUID; what follows does not choose another.
+    ///
+    /// # Errors
+    /// As [`VhdxLayer::begin`].
+    pub(crate) fn settle(&mut self, data_write: Uuid) -> Result<()> {
+        self.start(data_write)?;
+        self.writer_mut()?.settled = true;
+        Ok(())
+    }
+
+    /// Begins a session that leaves the content alone, unless one is under way.
+    ///
+    /// # Errors
+    /// As [`VhdxLayer::begin`].
+    pub(crate) fn begin_aside(&mut self) -> Result<()> {
+        match self.writer_mut()?.log {
+            Some(_) => Ok(()),
+            None => self.start(self.current.header.data_write),
         }
-        session::begin(&*file, &mut self.current)?;
-        self.writer_mut()?.log = Some(Log::new(file));
+    }
+
+    fn start(&mut self, data_write: Uuid) -> Result<()> {
+        let file = self.file()?.clone();
+        self.writer_mut()?;
+        session::begin(&*file, &mut self.current, data_write)?;
+        let writer = self.writer_mut()?;
+        if writer.log.is_none() {
+            writer.log = Some(Log::new(file));
+        }
         if !self.regions.identical {
             self.write_regions()?;
         }
@@ -145,6 +182,7 @@ impl VhdxLayer {
         self.commit()?;
         let file = self.file()?.clone();
         let writer = self.writer_mut()?;
+        writer.settled = false;
         if writer.log.take().is_none() {
             return Ok(());
         }

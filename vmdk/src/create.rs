@@ -7,6 +7,7 @@ mod stream;
 
 use vdisk_core::{Error, Files, ImageWriter, Result};
 
+pub(crate) use child::content_id;
 pub use child::{ChildOptions, create_child};
 
 use crate::descriptor::UNSET_CID;

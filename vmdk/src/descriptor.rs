@@ -43,6 +43,14 @@ struct Line {
     at: u64,
 }
 
+impl Line {
+    /// The bytes that end it.
+    fn line_end(&self) -> &[u8] {
+        let ends = [&b"\r\n"[..], b"\n"].into_iter().find(|end| self.bytes.ends_with(end));
+        ends.unwrap_or_default()
+    }
+}
+
 /// Bytes to be put into the descriptor in place.
 pub(crate) type Patch = (u64, Vec<u8>);
 
@@ -122,6 +130,13 @@ impl Descriptor {
             .collect()
     }
 
+    /// `cid` as the content id can be: an old one of fewer digits keeps their number, so that
+    /// nothing moves.
+    pub(crate) fn fitting_cid(&self, cid: u32) -> u32 {
+        let width = self.get("CID").map_or(8, |old| old.len());
+        u32::from_str_radix(&cid_of_width(cid, width), 16).unwrap_or(cid)
+    }
+
     /// Gives the content a new id and withdraws the change tracking file, which no longer tells
     /// the truth. The text keeps its length, so that nothing else moves: what changed is returned
     /// to be put in place.
@@ -166,6 +181,49 @@ impl Descriptor {
         if let Some((index, old)) = self.find(key) {
             self.replace(index, b"=", &old, value);
             self.renumber();
+        }
+    }
+
+    /// Names the parent. Each key keeps its line; a missing one gets a line behind the CID's. The
+    /// text's length may change.
+    ///
+    /// # Errors
+    /// [`Unsupported`](vdisk_core::ErrorKind::Unsupported) where the path has letters that the
+    /// descriptor's encoding lacks.
+    pub(crate) fn set_parent(&mut self, cid: u32, path: &str) -> Result<()> {
+        let (hint, _, lost) = self.encoding.encode(path);
+        if lost {
+            return Err(Error::unsupported(format!(
+                "{path:?} cannot be written in {}, the encoding of the descriptor",
+                self.encoding.name()
+            ))
+            .hint("choose a path of plain letters"));
+        }
+        let hint = [b"parentFileNameHint=\"", &*hint, b"\""].concat();
+        self.set_line("parentFileNameHint", &hint);
+        self.set_line("parentCID", format!("parentCID={cid:08x}").as_bytes());
+        self.parent_cid = cid;
+        self.renumber();
+        Ok(())
+    }
+
+    /// Makes `text` the line of `key`, with the line end that was there.
+    fn set_line(&mut self, key: &str, text: &[u8]) {
+        let line = |end: &[u8]| Line { bytes: [text, end].concat(), at: 0 };
+        match (self.find(key), self.find("CID")) {
+            (Some((index, _)), _) => {
+                if let Some(old) = self.lines.get_mut(index) {
+                    *old = line(old.line_end());
+                }
+            }
+            (None, Some((index, _))) => {
+                let end = self.lines.get(index).map_or(&b"\n"[..], Line::line_end).to_vec();
+                self.lines.insert(index + 1, line(&end));
+                for extent in &mut self.extents {
+                    extent.line += usize::from(extent.line > index);
+                }
+            }
+            (None, None) => {}
         }
     }
 

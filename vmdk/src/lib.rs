@@ -21,7 +21,7 @@
 //! | what is done | module |
 //! | --- | --- |
 //! | recognising, opening, reading | `probe`, `open`, `facts`, `extent`, `layer` |
-//! | changing in place | `write`, and `allocate` and `resize` for grains |
+//! | changing in place | `write`, and `allocate` and `resize` for grains; `relink` |
 //! | new images and children | `create` |
 //! | checking | `check`, `check_grains`, `check_stream` |
 //!
@@ -96,6 +96,7 @@ mod layer;
 mod marker;
 mod open;
 mod probe;
+mod relink;
 mod resize;
 mod sesparse;
 mod stream;

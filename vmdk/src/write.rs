@@ -7,7 +7,9 @@
 use std::ops::Range;
 
 use vdisk_core::disk::in_range;
-use vdisk_core::{Disk, Error, ErrorKind, Findings, LayerMut, Result, Severity, StoreExt};
+use vdisk_core::{
+    Disk, Error, ErrorKind, Findings, LayerMut, ParentLink, Result, Severity, StoreExt,
+};
 
 use crate::allocate::Below;
 use crate::check::{check_hosted, sharing_extents};
@@ -83,11 +85,13 @@ impl VmdkLayer {
 
     /// Gives the content its new id, once in a session.
     pub(crate) fn stamp(&mut self) -> Result<()> {
-        if self.stamped {
-            return Ok(());
-        }
+        if self.stamped { Ok(()) } else { self.stamp_as(new_cid()) }
+    }
+
+    /// Gives the content this id; no other follows in this session.
+    fn stamp_as(&mut self, cid: u32) -> Result<()> {
         let Some(store) = self.stores.first() else { return Ok(()) };
-        for (at, bytes) in self.descriptor.stamp(new_cid()) {
+        for (at, bytes) in self.descriptor.stamp(cid) {
             store.put(&bytes, self.place.at + at, "VMDK descriptor")?;
         }
         store.flush()?;
@@ -158,6 +162,21 @@ impl LayerMut for VmdkLayer {
 
     fn resize(&mut self, virtual_size: u64) -> Result<()> {
         self.resize_to(virtual_size)
+    }
+
+    fn fresh_identity(&self) -> Option<String> {
+        Some(format!("{:08x}", self.descriptor.fitting_cid(new_cid())))
+    }
+
+    fn set_identity(&mut self, identity: &str) -> Result<()> {
+        self.refuse_change()?;
+        let cid = u32::from_str_radix(identity, 16)
+            .map_err(|_| Error::usage(format!("{identity:?} is no content id")))?;
+        self.change(|layer| layer.stamp_as(cid))
+    }
+
+    fn relink(&mut self, link: &ParentLink) -> Result<()> {
+        self.relink_to(link)
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -68,7 +68,7 @@ pub fn create_child(files: &mut dyn Files, options: &ChildOptions<'_>) -> Result
 }
 
 /// The content id that the child records.
-fn content_id(info: &LayerInfo) -> Result<u32> {
+pub(crate) fn content_id(info: &LayerInfo) -> Result<u32> {
     let identity = match (info.format, &info.identity) {
         (Format::Vmdk, Some(identity)) => identity,
         (Format::Vmdk, None) => {
