@@ -1,5 +1,6 @@
 //! The command line as typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     Checksum(ChecksumArgs),
     Measure(MeasureArgs),
     Resize(ResizeArgs),
+    Commit(CommitArgs),
+    Rebase(RebaseArgs),
 }
 
 /// How an image given on the command line is opened.
@@ -254,6 +257,49 @@ pub(crate) struct ResizeArgs {
     /// The new size, or with + or - the difference
     #[arg(allow_hyphen_values = true)]
     pub(crate) size: String,
+}
+
+/// Merge a differencing image down into its parent, or an ancestor
+///
+/// The image keeps its content; its target then holds the same. Whatever else stands on the
+/// target, or between the two, becomes invalid. A run that is cut off loses nothing: run it again.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CommitArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The image of its chain to merge into; its parent without this
+    #[arg(long, value_name = "PARENT")]
+    pub(crate) into: Option<PathBuf>,
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Pieces worked on at once
+    #[arg(short = 'm', long = "threads", value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    pub(crate) image: PathBuf,
+}
+
+/// Change the parent: content kept, or with -u only the link
+///
+/// To make an image that needs no parent, use convert.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RebaseArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The new parent
+    #[arg(short = 'b', long = "backing", value_name = "PARENT")]
+    pub(crate) backing: OsString,
+    /// Change only the link: for a parent that was moved, or whose identity changed although its
+    /// content did not
+    #[arg(short = 'u', long = "unsafe")]
+    pub(crate) link_only: bool,
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Pieces worked on at once
+    #[arg(short = 'm', long = "threads", value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    pub(crate) image: PathBuf,
 }
 
 fn format(text: &str) -> Result<Format, String> {

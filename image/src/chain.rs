@@ -26,9 +26,19 @@ pub struct Chain {
     /// Where each layer's stores start in `stores`.
     first_store: Vec<usize>,
     len: u64,
-    /// The last layer names a parent that was not opened.
-    cut_off: bool,
+    beyond: Beyond,
     grains: Mutex<Inflated>,
+}
+
+/// What stands where the last layer asks a parent.
+#[derive(Clone, Copy, Debug)]
+enum Beyond {
+    /// Zeros: it has none.
+    Nothing,
+    /// It names one, which was not opened: an error.
+    Missing,
+    /// What somebody else knows.
+    Unknown,
 }
 
 /// Inflated grains by layer and first guest byte.
@@ -46,9 +56,24 @@ impl Chain {
             stores.extend(layer.stores().iter().cloned());
         }
         let len = layers.first().map_or(0, |top| top.info().virtual_size);
-        let cut_off = layers.last().is_some_and(|last| last.info().parent.is_some());
+        let beyond = match layers.last() {
+            Some(last) if last.info().parent.is_some() => Beyond::Missing,
+            _ => Beyond::Nothing,
+        };
         let grains = Mutex::new(LruCache::new(GRAINS));
-        Self { layers, stores, first_store, len, cut_off, grains }
+        Self { layers, stores, first_store, len, beyond, grains }
+    }
+
+    /// Joins the upper `layers` of a chain, top first. Whatever they leave to the layers below them
+    /// is an [opaque](ExtentKind::Opaque) extent, which cannot be read.
+    #[must_use]
+    pub(crate) fn upper(layers: Vec<Box<dyn Layer>>) -> Self {
+        Self { beyond: Beyond::Unknown, ..Self::new(layers) }
+    }
+
+    /// Takes the layers out again.
+    pub(crate) fn into_layers(self) -> Vec<Box<dyn Layer>> {
+        self.layers
     }
 
     /// The layers, top first.
@@ -63,8 +88,10 @@ impl Chain {
     }
 
     fn beyond_last(&self, offset: u64) -> Result<ExtentKind> {
-        if !self.cut_off {
-            return Ok(ExtentKind::Zero { explicit: false });
+        match self.beyond {
+            Beyond::Nothing => return Ok(ExtentKind::Zero { explicit: false }),
+            Beyond::Unknown => return Ok(ExtentKind::Opaque),
+            Beyond::Missing => {}
         }
         let name = self.stores.last().map(|store| store.name().to_owned()).unwrap_or_default();
         Err(Error::new(
@@ -85,7 +112,7 @@ impl Chain {
                 buf.fill(0);
                 Ok(())
             }
-            _ => Err(Error::internal("a chain has no opaque extents")),
+            _ => Err(Error::internal("what other layers hold was asked of these")),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use vdisk_core::{
-    Access, Disk, Error, Format, HostFile, Opener, Output, ParentLink, Result, Store,
+    Access, Disk, Error, Format, HostFile, LayerInfo, Opener, Output, ParentLink, Result, Store,
 };
 
 use crate::convert::{CopyOptions, CopyReport, Watch, copy, copy_differences, copy_into};
@@ -37,7 +37,7 @@ pub fn create_child(
     overwrite: bool,
 ) -> Result<()> {
     let parent = options.open(parent_path)?;
-    let link = parent_link(path, parent_path, &parent)?;
+    let link = parent_link(path, parent_path, parent.info())?;
     let mut output = Output::new(path, overwrite)?;
     create_child_files(&mut output, format, &link, list)?;
     refuse_inputs(&output, &parent)?;
@@ -94,7 +94,7 @@ pub fn convert_to_child(
 ) -> Result<CopyReport> {
     refuse_source(path, source)?;
     let parent = target.open.open(target.parent)?;
-    let link = parent_link(path, target.parent, &parent)?;
+    let link = parent_link(path, target.parent, parent.info())?;
     let mut output = Output::new(path, overwrite)?;
     create_child_files(&mut output, target.format, &link, target.options)?;
     refuse_inputs(&output, source)?;
@@ -167,7 +167,11 @@ fn is_input(path: &Path) -> Error {
 }
 
 /// How the child at `path` names its parent.
-fn parent_link(path: &Path, parent_path: &Path, parent: &Image) -> Result<ParentLink> {
+pub(crate) fn parent_link(
+    path: &Path,
+    parent_path: &Path,
+    parent: &LayerInfo,
+) -> Result<ParentLink> {
     let failed = |e| Error::io(e, "find the parent's path").in_file(parent_path);
     let absolute = parent_path.canonicalize().map_err(failed)?;
     let modified = absolute.metadata().and_then(|found| found.modified()).map_err(failed)?;
@@ -181,7 +185,7 @@ fn parent_link(path: &Path, parent_path: &Path, parent: &Image) -> Result<Parent
         Error::unsupported("the parent's path is not UTF-8, which the format needs")
             .in_file(parent_path)
     })?;
-    Ok(ParentLink { info: parent.info().clone(), relative, absolute, modified })
+    Ok(ParentLink { info: parent.clone(), relative, absolute, modified })
 }
 
 /// The path from `folder` to `file` (both absolute and free of links), with `/` between its parts.

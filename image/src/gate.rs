@@ -25,6 +25,23 @@ const NEVER_OPENED: &str = "devices, FIFOs and folders named by an image are nev
 #[derive(Clone, Debug)]
 pub struct Gate {
     roots: Vec<PathBuf>,
+    stores: Stores,
+}
+
+/// How an open host file becomes the store of an image.
+#[derive(Clone)]
+pub(crate) struct Stores(pub(crate) Arc<dyn Fn(HostFile) -> Arc<dyn Store> + Send + Sync>);
+
+impl Default for Stores {
+    fn default() -> Self {
+        Self(Arc::new(|file| Arc::new(file)))
+    }
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stores").finish_non_exhaustive()
+    }
 }
 
 /// What became of the candidates for one name.
@@ -43,7 +60,18 @@ impl Gate {
     /// The host's, naming the folder.
     pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
         let roots = folders.into_iter().map(real_folder).collect::<Result<Vec<_>>>()?;
-        Ok(Self { roots })
+        Ok(Self { roots, stores: Stores::default() })
+    }
+
+    /// Makes stores that way.
+    pub(crate) fn with_stores(mut self, stores: Stores) -> Self {
+        self.stores = stores;
+        self
+    }
+
+    /// The store of an open file.
+    pub(crate) fn store(&self, file: HostFile) -> Arc<dyn Store> {
+        (self.stores.0)(file)
     }
 
     /// Allows one more tree.
@@ -200,7 +228,7 @@ impl Opener for ExtentOpener<'_> {
         let mut search = Search::default();
         let hint = extent_hint(name);
         let found = self.gate.find(&folder_of(self.image), &hint, access, &mut search, |file| {
-            Ok(Some(Arc::new(file) as Arc<dyn Store>))
+            Ok(Some(self.gate.store(file)))
         })?;
         found.ok_or_else(|| search.failed(what, name, self.image, "--parent-dir DIR"))
     }

@@ -15,6 +15,8 @@
 //! * [`convert()`], [`convert_to_child`], [`convert_into`] over one copy engine ([`copy`]);
 //!   [`compare()`], [`checksum()`], [`measure`], [`check()`], [`map`], [`info`]: the commands of
 //!   the program `vdisk`, as functions.
+//! * [`commit()`] and [`rebase()`] change chains in place, links last: a run that is cut off loses
+//!   nothing, and the next one finishes it.
 //! * [`Progress`] hears how long jobs go; [`Cancel`] stops them.
 //!
 //! # Invariants
@@ -65,10 +67,12 @@
 mod chain;
 mod check;
 mod checksum;
+mod commit;
 mod compare;
 mod convert;
 mod create;
 mod gate;
+mod journal;
 mod names;
 mod open;
 mod options;
@@ -77,6 +81,7 @@ mod parallel;
 mod probe;
 mod raw;
 mod readahead;
+mod rebase;
 mod report;
 mod size;
 mod windows;
@@ -84,6 +89,7 @@ mod windows;
 pub use chain::Chain;
 pub use check::check;
 pub use checksum::{Algorithm, checksum};
+pub use commit::{CommitReport, CommitRequest, commit};
 pub use compare::{Comparison, MOST_RANGES, compare};
 pub use convert::{CopyOptions, CopyReport, Watch, ZeroSearch, copy, copy_differences, copy_into};
 pub use create::{
@@ -95,6 +101,7 @@ pub use options::{NewImage, OptionHelp, format_of_name, option_list, parse_forma
 pub use parallel::default_threads;
 pub use probe::probe;
 pub use raw::{RawLayer, RawWriter};
+pub use rebase::{RebaseReport, RebaseRequest, rebase};
 pub use report::{CheckReport, Child, FactValue, FindingReport, Info, MapEntry, info, map};
 pub use size::{human_size, parse_size};
 pub use vdisk_core::{

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use vdisk_core::disk::{ZeroDisk, in_range};
 use vdisk_core::{
     Access, Disk, Error, ErrorKind, Extent, ExtentKind, Extents, Format, HostFile, Layer,
-    LayerInfo, LayerKind, LayerMut, Opener, ParentRef, Result, Store,
+    LayerInfo, LayerKind, LayerMut, Opener, ParentHint, ParentRef, PathStyle, Result, Store,
 };
 
 use crate::chain::Chain;
-use crate::gate::{ExtentOpener, Gate, Search, folder_of};
+use crate::gate::{ExtentOpener, Gate, Search, Stores, folder_of};
+use crate::journal;
 use crate::probe::probe;
 use crate::raw::RawLayer;
 
@@ -34,6 +35,9 @@ pub struct OpenOptions {
     parent_dirs: Vec<PathBuf>,
     max_depth: usize,
     with_parents: bool,
+    stores: Stores,
+    /// A parent that has the second identity passes for one with the first.
+    renewed: Option<(String, String)>,
 }
 
 impl Default for OpenOptions {
@@ -44,6 +48,8 @@ impl Default for OpenOptions {
             parent_dirs: Vec::new(),
             max_depth: 64,
             with_parents: true,
+            stores: Stores::default(),
+            renewed: None,
         }
     }
 }
@@ -92,6 +98,28 @@ impl OpenOptions {
         self
     }
 
+    /// Has every file that is opened pass through `wrap`: to watch, count or fail what an image
+    /// does to its files.
+    #[must_use]
+    pub fn through(
+        mut self,
+        wrap: impl Fn(HostFile) -> Arc<dyn Store> + Send + Sync + 'static,
+    ) -> Self {
+        self.stores = Stores(Arc::new(wrap));
+        self
+    }
+
+    /// Takes a parent of identity `new` where a child asks for `old`.
+    pub(crate) fn renewed(mut self, old: &str, new: &str) -> Self {
+        self.renewed = Some((old.to_owned(), new.to_owned()));
+        self
+    }
+
+    /// As these, for an image that is not the one whose format and parent are named.
+    pub(crate) fn for_another(&self) -> Self {
+        Self { format: None, parent: None, ..self.clone() }
+    }
+
     /// Opens the image at `path` for reading, with its parents. Nothing is written to any file.
     ///
     /// # Errors
@@ -99,6 +127,11 @@ impl OpenOptions {
     /// see [`ErrorKind`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
+        self.open_chain(path).map_err(|error| journal::explain(path, error))
+    }
+
+    /// As [`OpenOptions::open`], with the bare error.
+    pub(crate) fn open_chain(&self, path: &Path) -> Result<Image> {
         let mut gate = self.gate(path)?;
         let top = self.open_top(path, &gate, Access::Read)?;
         let mut files = vec![top.file];
@@ -126,6 +159,28 @@ impl OpenOptions {
     /// As [`OpenOptions::open`]; [`ErrorKind::Unsupported`] for a variant that cannot be written.
     pub fn open_rw(&self, path: impl AsRef<Path>) -> Result<ImageMut> {
         let path = path.as_ref();
+        self.open_chain_rw(path).map_err(|error| journal::explain(path, error))
+    }
+
+    /// Opens the image at `path` alone for writing.
+    pub(crate) fn open_alone_rw(&self, path: &Path) -> Result<Box<dyn LayerMut>> {
+        Ok(self.open_top(path, &self.gate(path)?, Access::Write)?.layer)
+    }
+
+    /// Opens the image called `name` for writing, alone, where an image at `path` may name it.
+    pub(crate) fn open_named_rw(&self, path: &Path, name: &str) -> Result<Box<dyn LayerMut>> {
+        let gate = self.gate(path)?;
+        let hint = ParentHint { kind: "image", style: PathStyle::Native, path: name.to_owned() };
+        let mut search = Search::default();
+        let found = gate.find(&folder_of(path), &hint, Access::Write, &mut search, |file| {
+            open_layer(file, None, &gate, Access::Write).map(Some)
+        })?;
+        found
+            .map(|opened| opened.layer)
+            .ok_or_else(|| search.failed("neighbour", name, path, "--parent-dir DIR"))
+    }
+
+    fn open_chain_rw(&self, path: &Path) -> Result<ImageMut> {
         let mut gate = self.gate(path)?;
         let top = self.open_top(path, &gate, Access::Write)?;
         let mut files = vec![top.file];
@@ -150,7 +205,8 @@ impl OpenOptions {
         let written = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let own = [folder_of(path), written.unwrap_or(Path::new(".")).to_owned()];
         let exist = own.into_iter().filter(|folder| folder.exists());
-        Gate::new(exist.chain(self.parent_dirs.iter().cloned()))
+        let gate = Gate::new(exist.chain(self.parent_dirs.iter().cloned()))?;
+        Ok(gate.with_stores(self.stores.clone()))
     }
 
     fn open_top(&self, path: &Path, gate: &Gate, access: Access) -> Result<Opened> {
@@ -196,12 +252,13 @@ impl OpenOptions {
         if let (Some(named), 1) = (&self.parent, files.len()) {
             let file = HostFile::open(named)?;
             gate.allow(folder_of(named))?;
-            let mut suitor = Suitor { parent, files, refused: None };
+            let mut suitor =
+                Suitor { parent, files, renewed: self.renewed.as_ref(), refused: None };
             let accepted = suitor.try_file(file, gate)?;
             return accepted.ok_or_else(|| suitor.refusal(&child.path));
         }
         let mut search = Search::default();
-        let mut suitor = Suitor { parent, files, refused: None };
+        let mut suitor = Suitor { parent, files, renewed: self.renewed.as_ref(), refused: None };
         for hint in &parent.hints {
             let base = folder_of(&child.path);
             let found = gate
@@ -235,7 +292,7 @@ fn open_layer(
     access: Access,
 ) -> Result<Opened> {
     let known = LayerFile { path: file.path().to_owned(), id: file.id() };
-    let store: Arc<dyn Store> = Arc::new(file);
+    let store = gate.store(file);
     let format = match format {
         Some(format) => format,
         None => probe(&*store)?,
@@ -274,6 +331,7 @@ pub(crate) fn open_as(
 struct Suitor<'a> {
     parent: &'a ParentRef,
     files: &'a [LayerFile],
+    renewed: Option<&'a (String, String)>,
     refused: Option<Error>,
 }
 
@@ -301,12 +359,20 @@ impl Suitor<'_> {
             }
         };
         let identity = opened.layer.info().identity.clone().unwrap_or_else(|| "none".to_owned());
-        let expected = &self.parent.identities;
-        if expected.is_empty() || expected.iter().any(|one| one.eq_ignore_ascii_case(&identity)) {
+        if self.parent.identities.is_empty() || self.expects(&identity) {
             return Ok(Some(opened));
         }
         self.refuse(self.mismatch(&path, &format!("identity {identity}")));
         Ok(None)
+    }
+
+    fn expects(&self, identity: &str) -> bool {
+        let mut expected = self.parent.identities.iter();
+        expected.any(|one| {
+            let renewed = self.renewed.filter(|(old, _)| old.eq_ignore_ascii_case(one));
+            one.eq_ignore_ascii_case(identity)
+                || renewed.is_some_and(|(_, new)| new.eq_ignore_ascii_case(identity))
+        })
     }
 
     fn mismatch(&self, path: &Path, found: &str) -> Error {
@@ -316,8 +382,9 @@ impl Suitor<'_> {
             path.display()
         );
         Error::new(ErrorKind::ParentMismatch, message).hint(
-            "the parent was changed or replaced after the child was made; \
-             find the right one and name it with --parent FILE",
+            "the parent was changed or replaced after the child was made; find the right one and \
+             name it with --parent FILE; if this is it and its content is what it was, record \
+             that with: vdisk rebase -u -b PARENT CHILD",
         )
     }
 
@@ -379,6 +446,11 @@ impl Image {
     #[must_use]
     pub fn files(&self) -> &[LayerFile] {
         &self.files
+    }
+
+    /// Takes the layers out, top first.
+    pub(crate) fn into_layers(self) -> Vec<Box<dyn Layer>> {
+        self.chain.into_layers()
     }
 
     /// Device and inode of every file of the chain, extents included.

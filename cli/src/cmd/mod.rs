@@ -2,12 +2,14 @@
 
 mod check;
 mod checksum;
+mod commit;
 mod compare;
 mod convert;
 mod create;
 mod info;
 mod map;
 mod measure;
+mod rebase;
 mod resize;
 
 use serde_json::json;
@@ -69,6 +71,8 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<Outcome, (E
         Command::Checksum(args) => checksum::run(&args, context),
         Command::Measure(args) => measure::run(&args, context),
         Command::Resize(args) => resize::run(&args, context),
+        Command::Commit(args) => commit::run(&args, context),
+        Command::Rebase(args) => rebase::run(&args, context),
     };
     done.map_err(|error| {
         let code = show::exit_code(error.kind());

@@ -150,7 +150,7 @@ fn gaps(range: &Range<u64>, runs: &[Range<u64>]) -> Vec<Range<u64>> {
 
 /// The blocks among `candidates` in which the two windows that start at `start` differ, joined
 /// where they touch. A run changes between zero and not zero only at a block.
-fn differing_runs(
+pub(crate) fn differing_runs(
     start: u64,
     new: &[u8],
     old: &[u8],

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vdisk_core::{Cancel, Disk, ImageWriter, NoProgress, Progress, Result, zeros};
 
+pub(crate) use self::inplace::differing_runs;
 use crate::open::ImageMut;
 use crate::parallel::default_threads;
 
@@ -193,7 +194,7 @@ fn nonzero_runs(start: u64, bytes: &[u8], data: &[Range<u64>], unit: u64) -> Vec
 }
 
 /// The bytes of `range` in a window that starts at `start`; empty where it lies outside.
-fn slice_of<'a>(bytes: &'a [u8], start: u64, range: &Range<u64>) -> &'a [u8] {
+pub(crate) fn slice_of<'a>(bytes: &'a [u8], start: u64, range: &Range<u64>) -> &'a [u8] {
     let at = |position: u64| usize::try_from(position.wrapping_sub(start)).unwrap_or(usize::MAX);
     bytes.get(at(range.start)..at(range.end)).unwrap_or_default()
 }
@@ -218,12 +219,12 @@ fn read_window(source: &dyn Disk, buf: &mut [u8], start: u64, data: &[Range<u64>
     Ok(())
 }
 
-fn total(ranges: &[Range<u64>]) -> u64 {
+pub(crate) fn total(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 /// A buffer for a window of `len` bytes.
-fn buffer(len: u64) -> Vec<u8> {
+pub(crate) fn buffer(len: u64) -> Vec<u8> {
     vec![0; usize::try_from(len).unwrap_or_default()]
 }
 
