@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs every fuzz target a few thousand times, from the seeds; stops at the first fault. Needs
+# cargo-fuzz and a nightly compiler, and is left out where they are not there.
+#   RUNS=N      runs of each target
+#   CARGO_TARGET_DIR, as usual
+set -euo pipefail
+cd "$(dirname "$0")/../fuzz"
+
+if ! cargo +nightly --version >/dev/null 2>&1 || ! cargo fuzz --version >/dev/null 2>&1; then
+    echo "SKIPPED(fuzz): needs a nightly compiler and cargo-fuzz (cargo install cargo-fuzz)"
+    exit 0
+fi
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+
+# The code has no unsafe block, so there is nothing for a sanitizer to find.
+options=(--release --debug-assertions --sanitizer none)
+cargo run --quiet --example seed
+for target in $(cargo fuzz list); do
+    runs=${RUNS:-20000}
+    # This one writes and compares whole disks.
+    [ "$target" != write_reopen ] || runs=$((runs / 20))
+    echo "fuzz $target: $runs runs"
+    # The corpus stays as the seeds left it: new inputs go elsewhere.
+    found=$(mktemp -d)
+    cargo +nightly fuzz run "${options[@]}" "$target" "$found" "corpus/$target" -- \
+        -runs="$runs" -seed=1 -rss_limit_mb=256 -timeout=5 -verbosity=0
+    rm -r "$found"
+done
