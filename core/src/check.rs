@@ -102,6 +102,8 @@ impl Findings {
 pub struct Claims {
     /// Disjoint, not adjacent: start to end.
     taken: BTreeMap<u64, u64>,
+    /// Something was taken that is not kept.
+    dropped: bool,
 }
 
 impl Claims {
@@ -135,16 +137,19 @@ impl Claims {
         if let Some(after_end) = self.taken.remove(&end) {
             end = after_end;
         }
-        if !self.is_full() {
+        if self.taken.len() < Self::MOST {
             self.taken.insert(start, end);
+        } else {
+            self.dropped = true;
         }
         true
     }
 
-    /// Whether so many separate intervals were taken that further ones are not kept.
+    /// Whether so many separate intervals were taken that some were not kept: then not every
+    /// overlap was found.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.taken.len() >= Self::MOST
+        self.dropped
     }
 
     /// The end of the last byte taken.
@@ -187,5 +192,20 @@ mod tests {
         assert!(claims.take(50, 5));
         assert_eq!(claims.gaps(0..60), [(40, 10), (55, 5)]);
         assert_eq!(claims.end(), 55);
+    }
+
+    #[test]
+    fn what_was_not_kept_is_not_forgotten() {
+        let mut claims = Claims::new();
+        for number in 0..Claims::MOST as u64 {
+            assert!(claims.take(number * 4, 2));
+        }
+        assert!(!claims.is_full());
+        assert!(claims.take(u64::MAX - 9, 1));
+        // Now intervals grow together, and there is room again.
+        for number in 0..100 {
+            assert!(claims.take(number * 4 + 2, 2));
+        }
+        assert!(claims.is_full());
     }
 }

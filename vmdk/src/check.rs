@@ -131,8 +131,9 @@ fn check_flat(extent: &Extent, flat: &Flat, findings: &mut Findings) {
     }
 }
 
-/// Checks directories, tables and grains of a hosted sparse extent.
-pub(crate) fn check_hosted(hosted: &Hosted, findings: &mut Findings) -> Result<()> {
+/// Checks directories, tables and grains of a hosted sparse extent; whether all of it could be
+/// checked.
+pub(crate) fn check_hosted(hosted: &Hosted, findings: &mut Findings) -> Result<bool> {
     let tables = &hosted.tables;
     let mut claims = Claims::new();
     claims.take(0, SECTOR);
@@ -154,7 +155,8 @@ pub(crate) fn check_hosted(hosted: &Hosted, findings: &mut Findings) -> Result<(
     claim_tables(hosted, &mut claims, findings)?;
     compare_copies(hosted, findings)?;
     Grains::new(tables, &mut claims, findings).check()?;
-    leaks(tables, &claims, findings)
+    leaks(tables, &claims, findings)?;
+    Ok(!claims.is_full())
 }
 
 /// Claims the room of every table, in runs, and reports those that cannot be.

@@ -33,7 +33,7 @@ impl VmdkLayer {
                 Body::Zero | Body::Flat(_) => {}
                 Body::Hosted(hosted) => {
                     let mut findings = Findings::new();
-                    check_hosted(hosted, &mut findings)?;
+                    let complete = check_hosted(hosted, &mut findings)?;
                     // The list may have ended before the first corruption came.
                     if findings.count(Severity::Corruption) > 0 {
                         let mut list = findings.list().iter();
@@ -43,6 +43,11 @@ impl VmdkLayer {
                         return Err(Error::corrupt("VMDK grain tables", at, message)
                             .in_file(hosted.tables.store.name())
                             .hint("check the image; while its tables are wrong it is only read"));
+                    }
+                    if !complete {
+                        return Err(Error::unsupported("the file is too scattered to be changed")
+                            .in_file(hosted.tables.store.name())
+                            .hint("convert it to a new image, which is in order"));
                     }
                 }
                 Body::Stream(_) | Body::Foreign(_) => {
