@@ -44,16 +44,21 @@ impl HostFile {
     /// # Errors
     /// As [`HostFile::open`]; [`ErrorKind::InUse`] where something holds the device.
     pub fn open_device_exclusive(path: impl AsRef<Path>) -> Result<Self> {
-        let flags = i32::try_from(OFlags::EXCL.bits()).unwrap_or_default();
-        Self::open_with(
-            path.as_ref(),
-            OpenOptions::new().read(true).write(true).custom_flags(flags),
-        )
-        .map_err(|e| e.hint("unmount it and stop what uses it (swap, RAID, LVM), then try again"))
+        Self::open_flagged(path.as_ref(), OpenOptions::new().read(true).write(true), OFlags::EXCL)
+            .map_err(|e| {
+                e.hint("unmount it and stop what uses it (swap, RAID, LVM), then try again")
+            })
     }
 
     fn open_with(path: &Path, options: &mut OpenOptions) -> Result<Self> {
-        // A FIFO would block the open for ever, so its kind is looked at before and after.
+        Self::open_flagged(path, options, OFlags::empty())
+    }
+
+    fn open_flagged(path: &Path, options: &mut OpenOptions, flags: OFlags) -> Result<Self> {
+        // Opening a FIFO would wait for its other end, and opening a device can act: so the kind is
+        // looked at before, and again after; what comes between must not block either.
+        let flags = i32::try_from((flags | OFlags::NONBLOCK).bits()).unwrap_or_default();
+        options.custom_flags(flags);
         let metadata = std::fs::metadata(path).map_err(|e| Error::io(e, "open").in_file(path))?;
         refuse_odd_kinds(&metadata, path)?;
         let file = options.open(path).map_err(|e| Error::io(e, "open").in_file(path))?;
