@@ -1,13 +1,13 @@
 //! A file or block device of the host.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Run, Store};
@@ -150,9 +150,21 @@ impl HostFile {
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
-    /// Tells the host that a range will be read soon. A mere hint.
+    /// Tells the host that a range will be read soon. A mere hint, which is not given where both
+    /// ends of the range are in memory: the host would look for every page between them.
     pub fn will_need(&self, offset: u64, len: u64) {
+        if self.is_cached(offset) && self.is_cached(offset.saturating_add(len).saturating_sub(1)) {
+            return;
+        }
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
+    }
+
+    /// Whether a byte can be read without waiting for the disk.
+    fn is_cached(&self, offset: u64) -> bool {
+        let mut byte = [0];
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        let read = rustix::io::preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT);
+        read.is_ok_and(|read| read > 0)
     }
 
     /// Tells the host that a range will not be needed again: what of it is on the disk need not

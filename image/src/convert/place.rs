@@ -49,7 +49,7 @@ pub(super) fn run(
 #[derive(Debug)]
 struct Route<'a> {
     source: &'a dyn Disk,
-    /// Whether the kernel shall copy, by number of the source's store.
+    /// The source's stores that the kernel shall copy from, and whether it shares their bytes.
     stores: HashMap<usize, bool>,
 }
 
@@ -60,13 +60,17 @@ impl<'a> Route<'a> {
         let mut stores = HashMap::new();
         for id in 0.. {
             let (Some(store), Some(target)) = (source.store(id), target) else { break };
-            let goes = store.host().is_some_and(|file| match options.zero_search {
+            let Some(file) = store.host() else { continue };
+            let shared = can_share(file, target);
+            let by_kernel = match options.zero_search {
                 ZeroSearch::Unit(_) => false,
                 ZeroSearch::Off => true,
-                ZeroSearch::Auto => can_share(file, target),
-            });
-            tracing::debug!(file = %store.name().display(), by_kernel = goes, "route of the copy");
-            stores.insert(id, goes);
+                ZeroSearch::Auto => shared,
+            };
+            tracing::debug!(file = %store.name().display(), by_kernel, shared, "route of the copy");
+            if by_kernel {
+                stores.insert(id, shared);
+            }
         }
         Self { source, stores }
     }
@@ -74,11 +78,14 @@ impl<'a> Route<'a> {
     fn of(&self, extent: &Extent) -> Part<Direct<'a>> {
         match extent.kind {
             ExtentKind::Zero { .. } => Part::Zero,
-            ExtentKind::Data { store, at } if self.stores.get(&store) == Some(&true) => {
+            ExtentKind::Data { store, at } => {
                 let file = self.source.store(store).and_then(|store| store.host());
-                file.map_or(Part::Data, |file| {
-                    Part::Apart(Direct { file, at, start: extent.start })
-                })
+                match (file, self.stores.get(&store)) {
+                    (Some(file), Some(shared)) => {
+                        Part::Apart(Direct { file, at, start: extent.start, shared: *shared })
+                    }
+                    _ => Part::Data,
+                }
             }
             _ => Part::Data,
         }
@@ -92,6 +99,8 @@ struct Direct<'a> {
     at: u64,
     /// The extent's first guest byte.
     start: u64,
+    /// The file system shares the bytes: nothing of them has to be brought to the disk.
+    shared: bool,
 }
 
 struct Job<'a> {
@@ -138,7 +147,9 @@ impl Job<'_> {
             let at = from.at + (guest - from.start);
             let copied = self.kernel.copy(from.file, at, &*place.store, place.at, place.len);
             self.counts.kernel_copied.fetch_add(copied, Ordering::Relaxed);
-            self.written(&place, place.at, copied);
+            if !from.shared {
+                self.written(&place, place.at, copied);
+            }
             self.watch.progress.advance(copied);
             self.by_hand(guest + copied..guest + place.len, &place, copied)?;
             guest += place.len;
