@@ -81,10 +81,13 @@ impl ErrorKind {
 }
 
 /// A failure: its kind, what went wrong, in which file and structure at which byte, and what to do.
-#[derive(Debug)]
+/// Shown as `PATH: STRUCTURE at byte N: MESSAGE`, as much of it as is known.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}{message}", place(.path.as_deref(), *.structure, *.offset))]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -235,24 +238,32 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    /// `PATH: STRUCTURE at byte N: MESSAGE`, as much of it as is known.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(path) = &self.0.path {
-            write!(f, "{}: ", path.display())?;
-        }
-        match (self.0.structure, self.0.offset) {
-            (Some(structure), Some(offset)) => write!(f, "{structure} at byte {offset}: ")?,
-            (Some(structure), None) => write!(f, "{structure}: ")?,
-            (None, Some(offset)) => write!(f, "at byte {offset}: ")?,
-            (None, None) => {}
-        }
-        f.write_str(&self.0.message)
-    }
+/// Where it happened, as the beginning of a message.
+fn place(path: Option<&Path>, structure: Option<&str>, offset: Option<u64>) -> String {
+    let path = path.map(|path| format!("{}: ", path.display())).unwrap_or_default();
+    let at = match (structure, offset) {
+        (Some(structure), Some(offset)) => format!("{structure} at byte {offset}: "),
+        (Some(structure), None) => format!("{structure}: "),
+        (None, Some(offset)) => format!("at byte {offset}: "),
+        (None, None) => String::new(),
+    };
+    path + &at
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_where_what_and_why() {
+        let cause = io::Error::from(io::ErrorKind::UnexpectedEof);
+        let error = Error::io(cause, "read it").at("VHD footer", 512).in_file("a.vhd");
+        assert_eq!(
+            error.to_string(),
+            "a.vhd: VHD footer at byte 512: could not read it: the file ends before it"
+        );
+        assert_eq!(error.kind(), ErrorKind::Truncated);
+        assert!(error.source().is_some_and(|source| source.is::<io::Error>()));
+        assert_eq!(Error::usage("no").to_string(), "no");
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use byteorder::{BigEndian, ByteOrder};
 use vdisk_core::{PagedTable, Result, Store};
 
 use crate::shape::to_usize;
@@ -88,13 +89,14 @@ impl Bat {
     /// Writes what waits, neighbours together.
     pub(crate) fn write(&mut self) -> Result<()> {
         while let Some((first, sector)) = self.waiting.first_key_value() {
-            let (first, mut bytes) = (*first, sector.to_be_bytes().to_vec());
+            let (first, mut sectors) = (*first, vec![*sector]);
             let after = self.waiting.range(first..).skip(1).zip(first.saturating_add(1)..);
-            for ((_, sector), _) in after.take_while(|((block, _), next)| **block == *next) {
-                bytes.extend_from_slice(&sector.to_be_bytes());
-            }
+            let neighbours = after.take_while(|((block, _), next)| **block == *next);
+            sectors.extend(neighbours.map(|((_, sector), _)| *sector));
+            let mut bytes = vec![0; size_of_val(sectors.as_slice())];
+            BigEndian::write_u32_into(&sectors, &mut bytes);
             self.table.write(u64::from(first) * ENTRY, &bytes)?;
-            let written = u32::try_from(bytes.len() / 4).unwrap_or(1);
+            let written = u32::try_from(sectors.len()).unwrap_or(1);
             for block in first..first.saturating_add(written) {
                 self.waiting.remove(&block);
             }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use byteorder::{ByteOrder, LittleEndian};
 use vdisk_core::{Error, ErrorKind, Placement, Result, Store, StoreExt};
 use zerocopy::IntoBytes;
 
@@ -160,10 +161,13 @@ impl SparseFile {
         self.store.resize(self.next)?;
         for directory in [self.layout.redundant, self.layout.directory] {
             let first = self.layout.tables_at(directory);
-            let entries: Result<Vec<[u8; 4]>> = (0..self.layout.tables)
-                .map(|index| sector_of(first + index * TABLE_BYTES).map(u32::to_le_bytes))
+            let sectors: Result<Vec<u32>> = (0..self.layout.tables)
+                .map(|index| sector_of(first + index * TABLE_BYTES))
                 .collect();
-            self.store.put(entries?.as_flattened(), directory, "VMDK grain directory")?;
+            let sectors = sectors?;
+            let mut entries = vec![0; size_of_val(sectors.as_slice())];
+            LittleEndian::write_u32_into(&sectors, &mut entries);
+            self.store.put(&entries, directory, "VMDK grain directory")?;
         }
         if let Some(text) = &self.descriptor {
             self.store.put(text, SECTOR, "VMDK descriptor")?;
