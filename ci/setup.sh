@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond Rust: Debian packages, and Python modules in a virtual
-# environment under target/. Does nothing where all of it is there. Source of the judges' versions
-# in the test log.
+# environment under target/. Does nothing where all of it is there. Tells the judges' versions.
+#
+# No reader of a pipe stops early here: with pipefail that can fail the writer and the setup.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,12 +21,12 @@ python3 -c 'import sysconfig,os,sys; sys.exit(not os.path.exists(sysconfig.get_p
   2>/dev/null || missing+=(python3-dev)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-if ! command -v qemu-img >/dev/null || ! qemu-img --version | grep -Eq 'version ([1-9][0-9])\.'; then
+if ! command -v qemu-img >/dev/null || ! grep -Eq 'version [1-9][0-9]\.' <<< "$(qemu-img --version)"; then
   # qemu-img before 10 reads the size of some VHDs by their geometry.
   if grep -q bookworm /etc/os-release; then
     # The backports stand on the mirror that this machine already uses.
     as_root apt-get update -qq
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | awk '$1 !~ /security/ {print $1; exit}')
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | awk '!/security/ && !found++')
     echo "deb $mirror bookworm-backports main" |
       as_root tee /etc/apt/sources.list.d/vdisk-backports.list >/dev/null
     as_root apt-get update -qq
@@ -45,6 +46,6 @@ if ! "$venv/bin/python3" -c 'import pyvhdi, pyvmdk, dissect.hypervisor' 2>/dev/n
   "$venv/bin/pip" install -q libvhdi-python libvmdk-python dissect.hypervisor
 fi
 
-qemu-img --version | head -n 1
+qemu-img --version | sed -n 1p
 "$venv/bin/python3" -c 'import pyvhdi, pyvmdk; print("pyvhdi", pyvhdi.get_version(), "pyvmdk", pyvmdk.get_version())'
 "$venv/bin/pip" list 2>/dev/null | grep '^dissect.hypervisor'
