@@ -38,7 +38,7 @@ const VHD: &[OptionHelp] = &[
 
 const VHDX: &[OptionHelp] = &[
     option("subformat", "dynamic", "dynamic or fixed"),
-    option("block_size", "by size", "bytes of a block, a power of two from 1M to 256M"),
+    option("block_size", "2M, above 4T 32M", "bytes of a block, a power of two from 1M to 256M"),
     option("logical_sector_size", "512", "512 or 4096; the source's when converting"),
     option("physical_sector_size", "4096", "512 or 4096"),
     option("log_size", "1M", "bytes of the log, a multiple of 1M"),
@@ -53,7 +53,7 @@ const VMDK: &[OptionHelp] = &[
          streamOptimized, vmfs, vmfsThin (ESXi)",
     ),
     option("adapter_type", "lsilogic", "ide, buslogic, lsilogic, legacyESX or pvscsi"),
-    option("hwversion", "4 or 21", "virtual hardware version in the descriptor"),
+    option("hwversion", "4", "virtual hardware version in the descriptor"),
     option("grain_size", "64k", "bytes of a grain of a sparse image, a power of two"),
     option("compression_level", "4", "1 (fast) to 12 (small), for streamOptimized"),
     PREALLOCATION,
