@@ -50,6 +50,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 pub mod check;
+pub mod cow;
 pub mod disk;
 pub mod error;
 pub mod host;
@@ -60,10 +61,12 @@ pub mod output;
 pub mod overlay;
 pub mod store;
 pub mod table;
+pub mod window;
 pub mod writer;
 pub mod zeros;
 
 pub use check::{Claims, Finding, Findings, Severity};
+pub use cow::{Change, CowDisk};
 pub use disk::{Disk, Extent, ExtentKind, Extents, Grain};
 pub use error::{Error, ErrorKind, Result};
 pub use host::HostFile;
@@ -77,4 +80,5 @@ pub use output::{Files, Output};
 pub use overlay::OverlayStore;
 pub use store::{Run, Store, StoreExt};
 pub use table::PagedTable;
+pub use window::Window;
 pub use writer::{Encoder, ImageWriter, Placement};

@@ -1,0 +1,1 @@
+//! What lives on the volumes of a disk: file systems, files, operating systems.

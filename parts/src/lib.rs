@@ -1,0 +1,1 @@
+//! Partition tables and logical volumes: where on a disk the volumes stand.
