@@ -17,6 +17,7 @@ need losetup util-linux
 need strace strace
 need mkfs.xfs xfsprogs
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+/usr/bin/python3 -c "import hivex" 2>/dev/null || missing+=(python3-hivex)
 python3 -c 'import sysconfig,os,sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
   2>/dev/null || missing+=(python3-dev)
 
@@ -41,11 +42,11 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 venv=target/judges
-if ! "$venv/bin/python3" -c 'import pyvhdi, pyvmdk, dissect.hypervisor' 2>/dev/null; then
+if ! "$venv/bin/python3" -c 'import pyvhdi, pyvmdk, dissect.hypervisor, regipy' 2>/dev/null; then
   python3 -m venv "$venv"
-  "$venv/bin/pip" install -q libvhdi-python libvmdk-python dissect.hypervisor
+  "$venv/bin/pip" install -q libvhdi-python libvmdk-python dissect.hypervisor regipy
 fi
 
 qemu-img --version | sed -n 1p
 "$venv/bin/python3" -c 'import pyvhdi, pyvmdk; print("pyvhdi", pyvhdi.get_version(), "pyvmdk", pyvmdk.get_version())'
-"$venv/bin/pip" list 2>/dev/null | grep '^dissect.hypervisor'
+"$venv/bin/pip" list 2>/dev/null | grep '^dissect.hypervisor\|^regipy'

@@ -10,7 +10,7 @@ PATH="$PWD/target/judges/bin:$PATH"
 export PATH
 
 corpus=${VDISK_CORPUS:-$PWD/../shared/corpus}
-require=qemu,libvhdi,libvmdk,dissect,strace
+require=qemu,libvhdi,libvmdk,dissect,strace,hivex,regipy
 if [ -w /dev/loop-control ]; then require+=,loop; fi
 if [ -d "$corpus" ] || [ "${CI:-}" = true ]; then require+=,corpus; fi
 export VDISK_REQUIRE=${VDISK_REQUIRE:-$require}

@@ -2,7 +2,7 @@
 //!
 //! A tool that is missing makes its test print `SKIPPED(tool): why` and pass, unless the
 //! environment variable `VDISK_REQUIRE` (a comma list: `qemu`, `libvhdi`, `libvmdk`, `dissect`,
-//! `corpus`, `loop`) asks for it: then the test fails.
+//! `hivex`, `regipy`, `corpus`, `loop`) asks for it: then the test fails.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,6 +35,10 @@ pub enum Tool {
     Libvmdk,
     /// `dissect.hypervisor` (PyPI): VHD, VHDX, VMDK.
     Dissect,
+    /// `hivex` (Debian: python3-hivex), for the system's Python: registry hives.
+    Hivex,
+    /// `regipy` (PyPI): registry hives.
+    Regipy,
 }
 
 impl Tool {
@@ -46,7 +50,15 @@ impl Tool {
             Self::Libvhdi => "libvhdi",
             Self::Libvmdk => "libvmdk",
             Self::Dissect => "dissect",
+            Self::Hivex => "hivex",
+            Self::Regipy => "regipy",
         }
+    }
+
+    /// The Python that has the tool's module.
+    #[must_use]
+    pub fn python(self) -> &'static str {
+        if self == Self::Hivex { "/usr/bin/python3" } else { "python3" }
     }
 
     fn version_command(self) -> (&'static str, Vec<&'static str>) {
@@ -64,6 +76,14 @@ impl Tool {
                     "-c",
                     "import dissect.hypervisor, importlib.metadata as m; \
                      print('dissect.hypervisor', m.version('dissect.hypervisor'))",
+                ],
+            ),
+            Self::Hivex => (self.python(), vec!["-c", "import hivex; print(hivex.__file__)"]),
+            Self::Regipy => (
+                self.python(),
+                vec![
+                    "-c",
+                    "import regipy, importlib.metadata as m; print('regipy', m.version('regipy'))",
                 ],
             ),
         }
