@@ -84,6 +84,9 @@ pub(crate) struct Source {
     /// The image's format; probed by content without it (raw is never guessed)
     #[arg(short = 'f', long = "format", value_name = "FMT", value_parser = format)]
     pub(crate) format: Option<Format>,
+    /// Read it even where another program has it open for writing: what is read may be half changed
+    #[arg(short = 'U', long)]
+    pub(crate) force_share: bool,
     #[command(flatten)]
     pub(crate) others: Others,
 }
@@ -208,6 +211,9 @@ pub(crate) struct CompareArgs {
     /// Another folder whose tree may hold files that the images name; repeatable
     #[arg(long, value_name = "DIR")]
     pub(crate) parent_dir: Vec<PathBuf>,
+    /// Read them even where another program has one open for writing
+    #[arg(short = 'U', long)]
+    pub(crate) force_share: bool,
     pub(crate) first: PathBuf,
     pub(crate) second: PathBuf,
 }
@@ -273,6 +279,9 @@ pub(crate) struct CommitArgs {
     /// Say what would be done and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Go on although other images stand on what changes, and become invalid
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Pieces worked on at once
     #[arg(short = 'm', long = "threads", value_name = "N")]
     pub(crate) threads: Option<usize>,

@@ -47,7 +47,7 @@ fn commit_into_the_parent_and_an_ancestor() {
             &told,
             &[
                 "schema", "filename", "target", "data", "zeros", "resumed", "dry-run", "invalid",
-                "remarks",
+                "siblings", "remarks",
             ],
             &[],
         );

@@ -5,17 +5,20 @@ use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::layer::Access;
+use crate::lock::LockedFile;
 use crate::store::{Run, Store};
 
 /// An open host file or block device; all access is at an offset, so that threads may share it.
 #[derive(Debug)]
 pub struct HostFile {
-    file: File,
+    file: Arc<LockedFile>,
     path: PathBuf,
     device: bool,
     id: (u64, u64),
@@ -74,7 +77,12 @@ impl HostFile {
         let metadata = file.metadata().map_err(|e| Error::io(e, "stat").in_file(&path))?;
         refuse_odd_kinds(&metadata, &path)?;
         let device = metadata.file_type().is_block_device();
-        Ok(Self { file, path, device, id: (metadata.dev(), metadata.ino()) })
+        Ok(Self {
+            file: Arc::new(LockedFile::new(file)),
+            path,
+            device,
+            id: (metadata.dev(), metadata.ino()),
+        })
     }
 
     /// The path it was opened by.
@@ -95,12 +103,35 @@ impl HostFile {
         self.id
     }
 
+    /// Locks the file for reading, or for reading and writing, as QEMU does: many may read, one may
+    /// write. The locks last until the file is closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] where another open file's locks forbid it; the host's.
+    pub fn lock(&self, access: Access) -> Result<()> {
+        self.file.lock(access, &self.path)
+    }
+
+    /// As [`HostFile::lock`], through another open file of the same path that has locks already.
+    ///
+    /// # Errors
+    /// As [`HostFile::lock`].
+    pub fn lock_through(&self, other: &LockedFile, access: Access) -> Result<()> {
+        other.lock(access, &self.path)
+    }
+
+    /// The open file, to keep it open and locked.
+    #[must_use]
+    pub fn handle(&self) -> Arc<LockedFile> {
+        self.file.clone()
+    }
+
     /// Bytes the file takes on its disk; for a device its length.
     ///
     /// # Errors
     /// The host's.
     pub fn allocated(&self) -> io::Result<u64> {
-        if self.device { self.len() } else { Ok(self.file.metadata()?.blocks() * 512) }
+        if self.device { self.len() } else { Ok(self.file().metadata()?.blocks() * 512) }
     }
 
     /// The file system's preferred block size in bytes, on which shared extents must start and end.
@@ -108,7 +139,7 @@ impl HostFile {
     /// # Errors
     /// The host's.
     pub fn block_size(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.blksize())
+        Ok(self.file().metadata()?.blksize())
     }
 
     /// Lets the kernel copy up to `len` bytes from `offset` to `to` at `to_offset`, by sharing
@@ -126,9 +157,9 @@ impl HostFile {
     ) -> io::Result<usize> {
         let (mut from_offset, mut to_offset) = (offset, to_offset);
         Ok(rustix::fs::copy_file_range(
-            &self.file,
+            self.file(),
             Some(&mut from_offset),
-            &to.file,
+            to.file(),
             Some(&mut to_offset),
             len,
         )?)
@@ -139,7 +170,7 @@ impl HostFile {
     /// # Errors
     /// The host's, also where the file system cannot do this.
     pub fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len)?)
+        Ok(rustix::fs::fallocate(self.file(), FallocateFlags::empty(), offset, len)?)
     }
 
     /// Has the host begin to bring what was written in a range to the disk, without waiting for
@@ -147,7 +178,7 @@ impl HostFile {
     pub fn start_writeback(&self, offset: u64, len: u64) {
         // The advice starts writing dirty pages at once and drops only clean ones. Whether it is
         // taken or not, the flush at the end is what counts.
-        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::DontNeed);
+        let _ = rustix::fs::fadvise(self.file(), offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
     /// Tells the host that a range will be read soon. A mere hint, which is not given where both
@@ -156,14 +187,14 @@ impl HostFile {
         if self.is_cached(offset) && self.is_cached(offset.saturating_add(len).saturating_sub(1)) {
             return;
         }
-        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
+        let _ = rustix::fs::fadvise(self.file(), offset, NonZeroU64::new(len), Advice::WillNeed);
     }
 
     /// Whether a byte can be read without waiting for the disk.
     fn is_cached(&self, offset: u64) -> bool {
         let mut byte = [0];
         let mut parts = [IoSliceMut::new(&mut byte)];
-        let read = rustix::io::preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT);
+        let read = rustix::io::preadv2(self.file(), &mut parts, offset, ReadWriteFlags::NOWAIT);
         read.is_ok_and(|read| read > 0)
     }
 
@@ -176,7 +207,7 @@ impl HostFile {
     /// The open file, for what this type does not offer.
     #[must_use]
     pub fn file(&self) -> &File {
-        &self.file
+        self.file.file()
     }
 }
 
@@ -206,18 +237,18 @@ impl Store for HostFile {
 
     fn len(&self) -> io::Result<u64> {
         if self.device {
-            Ok(rustix::fs::seek(&self.file, SeekFrom::End(0))?)
+            Ok(rustix::fs::seek(self.file(), SeekFrom::End(0))?)
         } else {
-            Ok(self.file.metadata()?.len())
+            Ok(self.file().metadata()?.len())
         }
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
+        self.file().read_exact_at(buf, offset)
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(buf, offset)
+        self.file().write_all_at(buf, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -229,7 +260,7 @@ impl Store for HostFile {
                 Err(io::Error::from(io::ErrorKind::StorageFull))
             };
         }
-        self.file.set_len(len)
+        self.file().set_len(len)
     }
 
     fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -237,7 +268,7 @@ impl Store for HostFile {
             return Ok(());
         }
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, punch, offset, len) {
+        match rustix::fs::fallocate(self.file(), punch, offset, len) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => {
                 write_zeros(self, offset, len)
@@ -251,9 +282,9 @@ impl Store for HostFile {
         if self.device {
             return Ok(all_data);
         }
-        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+        match rustix::fs::seek(self.file(), SeekFrom::Data(offset)) {
             Ok(data) if data > offset => Ok(Run { len: data.min(end) - offset, hole: true }),
-            Ok(_) => match rustix::fs::seek(&self.file, SeekFrom::Hole(offset)) {
+            Ok(_) => match rustix::fs::seek(self.file(), SeekFrom::Hole(offset)) {
                 Ok(hole) if hole > offset => Ok(Run { len: hole.min(end) - offset, hole: false }),
                 Ok(_) | Err(_) => Ok(all_data),
             },
@@ -268,7 +299,7 @@ impl Store for HostFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file().sync_data()
     }
 
     fn host(&self) -> Option<&HostFile> {
@@ -282,7 +313,7 @@ fn write_zeros(file: &HostFile, offset: u64, len: u64) -> io::Result<()> {
     while left > 0 {
         let step = left.min(1 << 20);
         let piece = usize::try_from(step).ok().and_then(|n| zeros.get(..n)).unwrap_or(&zeros);
-        file.file.write_all_at(piece, offset)?;
+        file.file().write_all_at(piece, offset)?;
         offset += step;
         left -= step;
     }

@@ -56,6 +56,7 @@ pub mod error;
 pub mod host;
 pub mod job;
 pub mod layer;
+mod lock;
 pub mod mem;
 pub mod output;
 pub mod overlay;
@@ -75,6 +76,7 @@ pub use layer::{
     Access, Fact, Format, Layer, LayerExtent, LayerInfo, LayerKind, LayerMut, Opener, ParentHint,
     ParentLink, ParentRef, PathStyle,
 };
+pub use lock::LockedFile;
 pub use mem::{MemFiles, MemStore};
 pub use output::{Files, Output};
 pub use overlay::OverlayStore;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use tempfile::TempPath;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::HostFile;
+use crate::layer::Access;
 use crate::store::{Store, StoreExt};
 
 /// Creates the files of one new image.
@@ -84,6 +85,20 @@ impl Output {
                 .hint("name another output, or add --force to replace it")),
             _ => Ok(()),
         }
+    }
+
+    /// Fails where a file that will be replaced is one that another program works with.
+    ///
+    /// # Errors
+    /// [`InUse`](ErrorKind::InUse).
+    pub fn refuse_used(&self) -> Result<()> {
+        self.paths().iter().try_for_each(|path| {
+            // One that cannot even be opened is left to the rename.
+            match HostFile::open(path).and_then(|file| file.lock(Access::Write)) {
+                Err(error) if error.kind() == ErrorKind::InUse => Err(error),
+                _ => Ok(()),
+            }
+        })
     }
 
     /// The paths the files will have.

@@ -35,6 +35,7 @@ use crate::create::parent_link;
 use crate::journal::Journal;
 use crate::open::{Image, ImageMut, LayerFile, OpenOptions};
 use crate::parallel::{default_threads, for_each};
+use crate::siblings::standing_on;
 use crate::windows::WINDOW;
 
 /// What to commit into, and how.
@@ -44,13 +45,15 @@ pub struct CommitRequest<'a> {
     pub into: Option<&'a Path>,
     /// Only find out what would be done.
     pub dry_run: bool,
+    /// Go on although other images are known to stand on what changes: they become invalid.
+    pub force: bool,
     /// Pieces worked on at once.
     pub threads: usize,
 }
 
 impl Default for CommitRequest<'_> {
     fn default() -> Self {
-        Self { into: None, dry_run: false, threads: default_threads() }
+        Self { into: None, dry_run: false, force: false, threads: default_threads() }
     }
 }
 
@@ -75,6 +78,8 @@ pub struct CommitReport {
     pub dry_run: bool,
     /// Images between the two, which no longer hold what they did.
     pub invalid: Vec<String>,
+    /// Other images found beside these that stand on what changes, and become invalid.
+    pub siblings: Vec<String>,
     /// What the user should know.
     pub remarks: Vec<String>,
 }
@@ -96,10 +101,14 @@ pub fn commit(
     request: &CommitRequest<'_>,
     watch: Watch<'_>,
 ) -> Result<CommitReport> {
+    let open = &open.clone().in_one_session();
     let earlier = Journal::read(path)?;
     let chain = open_chain(path, open, earlier.as_ref())?;
     let target = target_of(path, &chain, request.into)?;
     let job = Job::new(path, open, &chain, target, earlier)?;
+    if !request.dry_run && !request.force {
+        job.refuse_siblings()?;
+    }
     let above = Chain::upper(upper(chain, target));
     let plan = Plan::of(&above, job.target_info.virtual_size, &job.target.path)?;
     if !request.dry_run {
@@ -262,6 +271,8 @@ struct Job<'a> {
     broken: bool,
     /// Images between the two.
     between: Vec<PathBuf>,
+    /// Images that stand on the target, or on one between, and are not in this chain.
+    siblings: Vec<PathBuf>,
     earlier: Option<Journal>,
 }
 
@@ -290,6 +301,10 @@ impl<'a> Job<'a> {
                 && !identities.iter().any(|one| one.eq_ignore_ascii_case(present)),
             link: identities.into_iter().next(),
             between: chain.files().iter().take(depth).skip(1).map(|f| f.path.clone()).collect(),
+            siblings: standing_on(
+                chain.layers().iter().take(depth + 1).skip(1).map(|layer| layer.info()),
+                chain.files(),
+            ),
             // A note of a commit into another image says nothing of this one.
             earlier: earlier.filter(|note| {
                 let mut known = note.identity.iter().chain(&note.link);
@@ -297,6 +312,27 @@ impl<'a> Job<'a> {
             }),
             target_info,
         })
+    }
+
+    fn refuse_siblings(&self) -> Result<()> {
+        // What an earlier run began is finished: that does the least harm to all of them.
+        if self.earlier.is_some() {
+            return Ok(());
+        }
+        let Some(first) = self.siblings.first() else { return Ok(()) };
+        let more = match self.siblings.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        Err(Error::refused(format!(
+            "{}{more} would become invalid: it stands on what would change",
+            first.display()
+        ))
+        .in_file(self.path)
+        .hint(
+            "convert it to an image of its own, or rebase it, or delete it; if it is not needed, \
+             add --force",
+        ))
     }
 
     fn run(&self, plan: &Plan, threads: usize, watch: Watch<'_>) -> Result<()> {
@@ -397,6 +433,7 @@ impl<'a> Job<'a> {
             zeros: plan.zeros,
             resumed: self.broken || self.earlier.is_some(),
             dry_run,
+            siblings: self.siblings.iter().map(|path| path.display().to_string()).collect(),
             remarks: self.remarks(&invalid),
             invalid,
         }

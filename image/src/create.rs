@@ -18,7 +18,9 @@ use crate::options::{NewImage, create_child as create_child_files};
 /// [`Usage`](vdisk_core::ErrorKind::Usage) for options that cannot be; the host's.
 pub fn create(path: &Path, new: &NewImage, overwrite: bool) -> Result<()> {
     let mut output = Output::new(path, overwrite)?;
-    new.create(&mut output)?.finish()?;
+    let writer = new.create(&mut output)?;
+    output.refuse_used()?;
+    writer.finish()?;
     output.commit()
 }
 
@@ -41,6 +43,7 @@ pub fn create_child(
     let mut output = Output::new(path, overwrite)?;
     create_child_files(&mut output, format, &link, list)?;
     refuse_inputs(&output, &parent)?;
+    output.refuse_used()?;
     output.commit()
 }
 
@@ -61,6 +64,7 @@ pub fn convert(
     let mut output = Output::new(path, overwrite)?;
     let writer = new.create(&mut output)?;
     refuse_inputs(&output, source)?;
+    output.refuse_used()?;
     let report = copy(source, writer, options, watch)?;
     output.commit()?;
     Ok(report)
@@ -99,6 +103,7 @@ pub fn convert_to_child(
     create_child_files(&mut output, target.format, &link, target.options)?;
     refuse_inputs(&output, source)?;
     refuse_inputs(&output, &parent)?;
+    output.refuse_used()?;
     let file = output.main_file().ok_or_else(|| Error::internal("a child without a file"))?;
     let mut child =
         ImageMut::on(open_as(target.format, file, &NoExtents, Access::Write)?, Box::new(parent));
@@ -265,7 +270,7 @@ mod tests {
         let open = OpenOptions::new();
         let error = convert_into(&source, &target, &open, false, false, &options, Watch::default())
             .unwrap_err();
-        assert_eq!(error.kind(), vdisk_core::ErrorKind::Refused);
+        assert_eq!(error.kind(), vdisk_core::ErrorKind::InUse);
         assert_eq!(std::fs::read(&flat).unwrap(), [7; 4096]);
     }
 }

@@ -17,6 +17,7 @@ use vdisk_core::{
     Access, Error, ErrorKind, HostFile, Opener, ParentHint, PathStyle, Result, Store,
 };
 
+use crate::locks::Session;
 use crate::names::candidates;
 
 const NEVER_OPENED: &str = "devices, FIFOs and folders named by an image are never opened";
@@ -26,6 +27,7 @@ const NEVER_OPENED: &str = "devices, FIFOs and folders named by an image are nev
 pub struct Gate {
     roots: Vec<PathBuf>,
     stores: Stores,
+    locks: Option<Arc<Session>>,
 }
 
 /// How an open host file becomes the store of an image.
@@ -60,7 +62,7 @@ impl Gate {
     /// The host's, naming the folder.
     pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
         let roots = folders.into_iter().map(real_folder).collect::<Result<Vec<_>>>()?;
-        Ok(Self { roots, stores: Stores::default() })
+        Ok(Self { roots, stores: Stores::default(), locks: None })
     }
 
     /// Makes stores that way.
@@ -69,9 +71,21 @@ impl Gate {
         self
     }
 
-    /// The store of an open file.
-    pub(crate) fn store(&self, file: HostFile) -> Arc<dyn Store> {
-        (self.stores.0)(file)
+    /// Locks the files it opens, for the job of that session.
+    pub(crate) fn with_locks(mut self, locks: Arc<Session>) -> Self {
+        self.locks = Some(locks);
+        self
+    }
+
+    /// The store of an open file, which is locked first.
+    ///
+    /// # Errors
+    /// As [`HostFile::lock`].
+    pub(crate) fn store(&self, file: HostFile, access: Access) -> Result<Arc<dyn Store>> {
+        if let Some(locks) = &self.locks {
+            locks.lock(&file, access)?;
+        }
+        Ok((self.stores.0)(file))
     }
 
     /// Allows one more tree.
@@ -228,7 +242,7 @@ impl Opener for ExtentOpener<'_> {
         let mut search = Search::default();
         let hint = extent_hint(name);
         let found = self.gate.find(&folder_of(self.image), &hint, access, &mut search, |file| {
-            Ok(Some(self.gate.store(file)))
+            self.gate.store(file, access).map(Some)
         })?;
         found.ok_or_else(|| search.failed(what, name, self.image, "--parent-dir DIR"))
     }

@@ -126,6 +126,12 @@ pub(crate) fn is_there(image: &Path) -> bool {
     path_of(image).exists()
 }
 
+/// What was begun on `image` and not finished, and what finishes it.
+pub(crate) fn unfinished(image: &Path) -> Option<String> {
+    is_there(image)
+        .then(|| format!("a commit was cut off; finish it with: vdisk commit {}", image.display()))
+}
+
 /// Says of a chain that is broken because a commit was cut off what mends it.
 pub(crate) fn explain(image: &Path, error: Error) -> Error {
     if error.kind() != ErrorKind::ParentMismatch || !is_there(image) {

@@ -73,6 +73,7 @@ mod convert;
 mod create;
 mod gate;
 mod journal;
+mod locks;
 mod names;
 mod open;
 mod options;
@@ -83,6 +84,7 @@ mod raw;
 mod readahead;
 mod rebase;
 mod report;
+mod siblings;
 mod size;
 mod windows;
 

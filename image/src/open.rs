@@ -13,6 +13,7 @@ use vdisk_core::{
 use crate::chain::Chain;
 use crate::gate::{ExtentOpener, Gate, Search, Stores, folder_of};
 use crate::journal;
+use crate::locks::Session;
 use crate::probe::probe;
 use crate::raw::RawLayer;
 
@@ -36,6 +37,10 @@ pub struct OpenOptions {
     max_depth: usize,
     with_parents: bool,
     stores: Stores,
+    /// Read what another program may be writing.
+    force_share: bool,
+    /// The job that the files are locked for; each opening is one of its own without.
+    session: Option<Arc<Session>>,
     /// A parent that has the second identity passes for one with the first.
     renewed: Option<(String, String)>,
 }
@@ -49,6 +54,8 @@ impl Default for OpenOptions {
             max_depth: 64,
             with_parents: true,
             stores: Stores::default(),
+            force_share: false,
+            session: None,
             renewed: None,
         }
     }
@@ -109,6 +116,21 @@ impl OpenOptions {
         self
     }
 
+    /// Reads images that another program has open for writing, which are refused without: what is
+    /// read may be half changed. What is opened for writing is locked all the same.
+    #[must_use]
+    pub fn force_share(mut self, share: bool) -> Self {
+        self.force_share = share;
+        self
+    }
+
+    /// Makes everything opened with these options from here on one job, which may open a file more
+    /// than once.
+    pub(crate) fn in_one_session(mut self) -> Self {
+        self.session.get_or_insert_default();
+        self
+    }
+
     /// Takes a parent of identity `new` where a child asks for `old`.
     pub(crate) fn renewed(mut self, old: &str, new: &str) -> Self {
         self.renewed = Some((old.to_owned(), new.to_owned()));
@@ -132,7 +154,7 @@ impl OpenOptions {
 
     /// As [`OpenOptions::open`], with the bare error.
     pub(crate) fn open_chain(&self, path: &Path) -> Result<Image> {
-        let mut gate = self.gate(path)?;
+        let mut gate = self.gate(path, Access::Read)?;
         let top = self.open_top(path, &gate, Access::Read)?;
         let mut files = vec![top.file];
         let mut layers: Vec<Box<dyn Layer>> = vec![top.layer];
@@ -144,7 +166,7 @@ impl OpenOptions {
 
     /// Opens the image and as many of its parents as open; for telling where a chain is broken.
     pub(crate) fn open_as_far_as_possible(&self, path: &Path) -> Result<Image> {
-        let mut gate = self.gate(path)?;
+        let mut gate = self.gate(path, Access::Read)?;
         let top = self.open_top(path, &gate, Access::Read)?;
         let mut files = vec![top.file];
         let mut layers: Vec<Box<dyn Layer>> = vec![top.layer];
@@ -164,12 +186,12 @@ impl OpenOptions {
 
     /// Opens the image at `path` alone for writing.
     pub(crate) fn open_alone_rw(&self, path: &Path) -> Result<Box<dyn LayerMut>> {
-        Ok(self.open_top(path, &self.gate(path)?, Access::Write)?.layer)
+        Ok(self.open_top(path, &self.gate(path, Access::Write)?, Access::Write)?.layer)
     }
 
     /// Opens the image called `name` for writing, alone, where an image at `path` may name it.
     pub(crate) fn open_named_rw(&self, path: &Path, name: &str) -> Result<Box<dyn LayerMut>> {
-        let gate = self.gate(path)?;
+        let gate = self.gate(path, Access::Write)?;
         let hint = ParentHint { kind: "image", style: PathStyle::Native, path: name.to_owned() };
         let mut search = Search::default();
         let found = gate.find(&folder_of(path), &hint, Access::Write, &mut search, |file| {
@@ -181,7 +203,7 @@ impl OpenOptions {
     }
 
     fn open_chain_rw(&self, path: &Path) -> Result<ImageMut> {
-        let mut gate = self.gate(path)?;
+        let mut gate = self.gate(path, Access::Write)?;
         let top = self.open_top(path, &gate, Access::Write)?;
         let mut files = vec![top.file];
         let mut parents: Vec<Box<dyn Layer>> = Vec::new();
@@ -201,12 +223,16 @@ impl OpenOptions {
         self.format.or_else(|| probe(&HostFile::open(path).ok()?).ok())
     }
 
-    fn gate(&self, path: &Path) -> Result<Gate> {
+    fn gate(&self, path: &Path, access: Access) -> Result<Gate> {
         let written = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let own = [folder_of(path), written.unwrap_or(Path::new(".")).to_owned()];
         let exist = own.into_iter().filter(|folder| folder.exists());
         let gate = Gate::new(exist.chain(self.parent_dirs.iter().cloned()))?;
-        Ok(gate.with_stores(self.stores.clone()))
+        let gate = gate.with_stores(self.stores.clone());
+        if self.force_share && access == Access::Read {
+            return Ok(gate);
+        }
+        Ok(gate.with_locks(self.session.clone().unwrap_or_default()))
     }
 
     fn open_top(&self, path: &Path, gate: &Gate, access: Access) -> Result<Opened> {
@@ -292,7 +318,7 @@ fn open_layer(
     access: Access,
 ) -> Result<Opened> {
     let known = LayerFile { path: file.path().to_owned(), id: file.id() };
-    let store = gate.store(file);
+    let store = gate.store(file, access)?;
     let format = match format {
         Some(format) => format,
         None => probe(&*store)?,

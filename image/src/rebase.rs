@@ -83,6 +83,7 @@ pub fn rebase(
     request: &RebaseRequest<'_>,
     watch: Watch<'_>,
 ) -> Result<RebaseReport> {
+    let open = &open.clone().in_one_session();
     let alone = open.clone().without_parents().open(path)?;
     let info = alone.info().clone();
     let Some(link) = &info.parent else {

@@ -8,6 +8,7 @@ use vdisk_core::{
     Disk, Error, ExtentKind, Fact, Finding, Findings, HostFile, Layer, Result, Severity, Store,
 };
 
+use crate::journal;
 use crate::open::{Image, LayerFile, OpenOptions};
 
 /// What an image is: one object of `vdisk info --output json`.
@@ -52,6 +53,9 @@ pub struct Info {
     pub format_specific: BTreeMap<&'static str, FactValue>,
     /// The image's other files: extents.
     pub children: Vec<Child>,
+    /// A job on this image that was cut off, and the command that finishes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<String>,
     /// Why the chain ends here although the image needs a parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backing_error: Option<String>,
@@ -165,6 +169,7 @@ fn layer_info(layer: &dyn Layer, name: &Path, parent: Option<&LayerFile>) -> Res
         dirty: info.dirty,
         format_specific: info.facts.iter().map(|(name, fact)| (*name, fact.into())).collect(),
         children,
+        unfinished: journal::unfinished(name),
         backing_error: None,
     })
 }

@@ -17,7 +17,8 @@ use chains::{Chain, FORMATS, Recorder, SIZE, assert_holds, assert_reads, scribbl
 use vdisk::{CommitReport, CommitRequest, ErrorKind, Format, Image, OpenOptions, Result, Watch};
 
 fn commit(path: &Path, into: Option<&Path>, options: &OpenOptions) -> Result<CommitReport> {
-    let request = CommitRequest { into, threads: 2, ..CommitRequest::default() };
+    // What was between stays behind as a sibling.
+    let request = CommitRequest { into, threads: 2, force: true, ..CommitRequest::default() };
     vdisk::commit(path, options, &request, Watch::default())
 }
 
@@ -115,6 +116,12 @@ fn siblings_are_told_where_the_format_can() {
         vdisk::create_child(&sibling, format.0, &base, &OpenOptions::new(), &[], false).unwrap();
         let path = chain.top().to_owned();
         scribble(&path, &mut chain.views[1], 1);
+        let careful = CommitRequest::default();
+        let error = vdisk::commit(chain.top(), &OpenOptions::new(), &careful, Watch::default());
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains("sibling"), "{error}");
+        chain.assert_view(1, "refused");
         commit(chain.top(), None, &OpenOptions::new()).unwrap();
         assert_eq!(Image::open(&sibling).is_err(), tells(format.0), "{}", format.0);
     }

@@ -93,6 +93,7 @@ fn extents_elsewhere_are_opened_only_where_allowed() {
         let opened = OpenOptions::new().parent_dir(&yard.outside).open(&image);
         let opened = opened.unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(bytes_of(&opened).iter().all(|byte| *byte == 7), "{name}");
+        drop(opened);
         // Writing is confined in the same way.
         let error = OpenOptions::new().open_rw(&image).unwrap_err();
         assert_error(&error, ErrorKind::Confined, &image, &flag);

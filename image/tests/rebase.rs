@@ -61,6 +61,7 @@ fn content_is_kept_on_any_parent() {
                 chain.assert_view(top, &context);
                 let image = Image::open(path).unwrap();
                 assert!(image.files()[1].path.ends_with(chain.paths[parent].file_name().unwrap()));
+                drop(image);
                 chain.assert_view(parent, &context);
                 let mut judged = match parent > top {
                     true => vec![chain.paths[parent].clone()],

@@ -10,6 +10,7 @@ pub(super) fn run(args: &CommitArgs, context: &Context<'_>) -> Result<Outcome> {
     let request = CommitRequest {
         into: args.into.as_deref(),
         dry_run: args.dry_run,
+        force: args.force,
         threads: args.threads.unwrap_or_else(default_threads),
     };
     let progress = context.progress(false);

@@ -13,7 +13,10 @@ const COULD_NOT_READ: u8 = 4;
 
 pub(super) fn run(args: &CompareArgs, context: &Context<'_>) -> Result<Outcome, (Error, u8)> {
     let open = |format, path| {
-        with_folders(format, &args.parent_dir).open(path).map_err(|error| (error, COULD_NOT_OPEN))
+        with_folders(format, &args.parent_dir)
+            .force_share(args.force_share)
+            .open(path)
+            .map_err(|error| (error, COULD_NOT_OPEN))
     };
     let first = open(args.first_format, &args.first)?;
     let second = open(args.second_format, &args.second)?;

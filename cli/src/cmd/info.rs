@@ -61,6 +61,9 @@ fn human(info: &Info) -> String {
     if let Some(name) = &info.full_backing_filename {
         line("parent found", name.clone());
     }
+    if let Some(job) = &info.unfinished {
+        line("unfinished", job.clone());
+    }
     if let Some(error) = &info.backing_error {
         line("chain broken", error.clone());
     }

@@ -94,7 +94,7 @@ fn own_codes((error, code): (Error, u8)) -> (Error, u8) {
 
 impl Source {
     fn open_options(&self) -> OpenOptions {
-        self.others.open_options(self.format)
+        self.others.open_options(self.format).force_share(self.force_share)
     }
 }
 
