@@ -16,6 +16,19 @@ need vmdkinfo libvmdk-utils
 need losetup util-linux
 need strace strace
 need mkfs.xfs xfsprogs
+# Makers and judges of partition tables and volumes (parts/tests).
+need sfdisk fdisk
+need sgdisk gdisk
+need blkid util-linux
+need mkfs.ntfs ntfs-3g
+need mkfs.vfat dosfstools
+need mkfs.exfat exfatprogs
+need mkfs.ext4 e2fsprogs
+need mkfs.btrfs btrfs-progs
+need cryptsetup cryptsetup-bin
+need mksquashfs squashfs-tools
+need genisoimage genisoimage
+need pvcreate lvm2
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 /usr/bin/python3 -c "import hivex" 2>/dev/null || missing+=(python3-hivex)
 python3 -c 'import sysconfig,os,sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \

@@ -11,6 +11,7 @@ export PATH
 
 corpus=${VDISK_CORPUS:-$PWD/../shared/corpus}
 require=qemu,libvhdi,libvmdk,dissect,strace,hivex,regipy
+require+=,sfdisk,sgdisk,blkid,mkfs
 if [ -w /dev/loop-control ]; then require+=,loop; fi
 if [ -d "$corpus" ] || [ "${CI:-}" = true ]; then require+=,corpus; fi
 export VDISK_REQUIRE=${VDISK_REQUIRE:-$require}
