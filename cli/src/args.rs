@@ -74,6 +74,7 @@ pub(crate) enum Command {
     Checksum(ChecksumArgs),
     Measure(MeasureArgs),
     Resize(ResizeArgs),
+    Compact(CompactArgs),
     Commit(CommitArgs),
     Rebase(RebaseArgs),
 }
@@ -263,6 +264,24 @@ pub(crate) struct ResizeArgs {
     /// The new size, or with + or - the difference
     #[arg(allow_hyphen_values = true)]
     pub(crate) size: String,
+}
+
+/// Give back what the image stores without need: blocks that hold only zeros
+///
+/// Blocks at the end of the file move into the gaps, and the file gets shorter. Images without
+/// blocks (raw, fixed, flat) get holes instead. The content does not change, so children stay
+/// valid. A run that is cut off loses nothing: run it again.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompactArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Pieces worked on at once
+    #[arg(short = 'm', long = "threads", value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    pub(crate) image: PathBuf,
 }
 
 /// Merge a differencing image down into its parent, or an ancestor

@@ -1,7 +1,8 @@
 //! Long work: telling how far it is, and stopping it.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -52,5 +53,28 @@ impl Cancel {
         } else {
             Ok(())
         }
+    }
+}
+
+/// Who is told of a job's progress, and who can stop it.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Hears how far it is.
+    pub progress: &'a dyn Progress,
+    /// Asks it to stop.
+    pub cancel: &'a Cancel,
+}
+
+impl fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("cancel", self.cancel).finish_non_exhaustive()
+    }
+}
+
+impl Default for Watch<'_> {
+    /// Nobody.
+    fn default() -> Self {
+        static CANCEL: OnceLock<Cancel> = OnceLock::new();
+        Self { progress: &NoProgress, cancel: CANCEL.get_or_init(Cancel::default) }
     }
 }

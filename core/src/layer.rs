@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::check::Findings;
+use crate::compact::{Compaction, Vacant};
 use crate::disk::{Disk, Grain, in_range, read_padded};
 use crate::error::{Error, Result};
+use crate::job::Watch;
 use crate::store::{Store, StoreExt};
 
 /// The image formats.
@@ -221,6 +223,16 @@ pub trait Layer: Send + Sync + fmt::Debug {
         Err(Error::internal("this format has no compressed grains"))
     }
 
+    /// What [`LayerMut::compact`] would do. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the variant cannot be compacted; the
+    /// host's.
+    fn plan_compact(&self, vacant: &Vacant) -> Result<Compaction> {
+        let _ = vacant;
+        Ok(Compaction::default())
+    }
+
     /// Checks every structure of the layer and reports what breaks the format's rules.
     ///
     /// # Errors
@@ -287,6 +299,20 @@ pub trait LayerMut: Layer {
     fn relink(&mut self, link: &ParentLink) -> Result<()> {
         let _ = link;
         Err(Error::unsupported("an image of this format names no parent"))
+    }
+
+    /// Gives up the allocation units that lie in `vacant` as a whole, moves those at the end of the
+    /// file into the gaps in front, and cuts the file; what has no such units becomes holes of the
+    /// host file. The layer reads as before, save for ranges of `vacant` that are not what it
+    /// says of them. A power cut leaves the image whole, with some of it done; doing it again
+    /// finishes. So it does where `watch` asks to stop, which is no error: less is done. When it
+    /// returns, all of that is durable.
+    ///
+    /// # Errors
+    /// As [`Layer::plan_compact`].
+    fn compact(&mut self, vacant: &Vacant, watch: Watch<'_>) -> Result<Compaction> {
+        let _ = (vacant, watch);
+        Ok(Compaction::default())
     }
 
     /// Flushes and leaves the marks of a clean close. Not calling it (or dropping the layer) is

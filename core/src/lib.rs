@@ -50,6 +50,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 pub mod check;
+pub mod compact;
 pub mod cow;
 pub mod disk;
 pub mod error;
@@ -67,11 +68,12 @@ pub mod writer;
 pub mod zeros;
 
 pub use check::{Claims, Finding, Findings, Severity};
+pub use compact::{Compaction, Packing, Vacant};
 pub use cow::{Change, CowDisk};
 pub use disk::{Disk, Extent, ExtentKind, Extents, Grain};
 pub use error::{Error, ErrorKind, Result};
 pub use host::HostFile;
-pub use job::{Cancel, NoProgress, Progress};
+pub use job::{Cancel, NoProgress, Progress, Watch};
 pub use layer::{
     Access, Fact, Format, Layer, LayerExtent, LayerInfo, LayerKind, LayerMut, Opener, ParentHint,
     ParentLink, ParentRef, PathStyle,

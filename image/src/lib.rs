@@ -16,7 +16,8 @@
 //!   [`compare()`], [`checksum()`], [`measure`], [`check()`], [`map`], [`info`]: the commands of
 //!   the program `vdisk`, as functions.
 //! * [`commit()`] and [`rebase()`] change chains in place, links last: a run that is cut off loses
-//!   nothing, and the next one finishes it.
+//!   nothing, and the next one finishes it. [`compact()`] gives back what an image stores without
+//!   need, in the same way.
 //! * [`Progress`] hears how long jobs go; [`Cancel`] stops them.
 //!
 //! # Invariants
@@ -68,6 +69,7 @@ mod chain;
 mod check;
 mod checksum;
 mod commit;
+mod compact;
 mod compare;
 mod convert;
 mod create;
@@ -92,6 +94,7 @@ pub use chain::Chain;
 pub use check::check;
 pub use checksum::{Algorithm, checksum};
 pub use commit::{CommitReport, CommitRequest, commit};
+pub use compact::{CompactReport, CompactRequest, FreeSpace, compact};
 pub use compare::{Comparison, MOST_RANGES, compare};
 pub use convert::{CopyOptions, CopyReport, Watch, ZeroSearch, copy, copy_differences, copy_into};
 pub use create::{

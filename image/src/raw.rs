@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use vdisk_core::compact::{punch, punchable};
 use vdisk_core::disk::in_range;
 use vdisk_core::{
-    Disk, Error, ErrorKind, Files, Findings, Format, HostFile, ImageWriter, Layer, LayerExtent,
-    LayerInfo, LayerKind, LayerMut, Placement, Result, Severity, Store, StoreExt,
+    Compaction, Disk, Error, ErrorKind, Files, Findings, Format, HostFile, ImageWriter, Layer,
+    LayerExtent, LayerInfo, LayerKind, LayerMut, Placement, Result, Severity, Store, StoreExt,
+    Vacant, Watch,
 };
 
 const SECTOR: u64 = 512;
@@ -75,6 +77,14 @@ impl Layer for RawLayer {
         Ok(LayerExtent { start: offset, len: end - offset, kind })
     }
 
+    fn plan_compact(&self, vacant: &Vacant) -> Result<Compaction> {
+        let mut plan = Compaction::default();
+        for range in &vacant.unsaid {
+            plan.punched += punchable(&**self.store(), range.clone())?;
+        }
+        Ok(plan)
+    }
+
     fn check(&self, findings: &mut Findings) -> Result<()> {
         if !self.info.virtual_size.is_multiple_of(SECTOR) {
             let size = self.info.virtual_size;
@@ -111,6 +121,16 @@ impl LayerMut for RawLayer {
         self.store().resize(virtual_size)?;
         self.info.virtual_size = virtual_size;
         Ok(())
+    }
+
+    fn compact(&mut self, vacant: &Vacant, _watch: Watch<'_>) -> Result<Compaction> {
+        self.may_write()?;
+        let mut done = Compaction::default();
+        for range in &vacant.unsaid {
+            done.punched += punch(&**self.store(), range.clone(), "guest data")?;
+        }
+        self.flush()?;
+        Ok(done)
     }
 
     fn flush(&mut self) -> Result<()> {

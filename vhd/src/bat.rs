@@ -106,16 +106,25 @@ impl Bat {
 
     /// Gives up all blocks from `from` on, in the file, at once. Says whether there were any.
     pub(crate) fn drop_from(&mut self, from: u32) -> Result<bool> {
-        const CHUNK: &[u8] = &[0xFF; 65536];
-        let waiting = self.waiting.split_off(&from);
+        let waited = self.waiting.range(from..).next().is_some();
         let first = self.next_present(from, self.entries)?;
-        let mut at = u64::from(first) * ENTRY;
-        while at < self.table.len() {
-            let step = to_usize(self.table.len() - at).min(CHUNK.len());
+        self.drop_range(first..self.entries)?;
+        self.waiting.retain(|block, _| *block < from);
+        Ok(waited || first < self.entries)
+    }
+
+    /// Gives up the blocks of a range, in the file, at once.
+    pub(crate) fn drop_range(&mut self, blocks: Range<u32>) -> Result<()> {
+        const CHUNK: &[u8] = &[0xFF; 65536];
+        self.waiting.retain(|block, _| !blocks.contains(block));
+        let end = u64::from(blocks.end) * ENTRY;
+        let mut at = u64::from(blocks.start) * ENTRY;
+        while at < end {
+            let step = to_usize(end - at).min(CHUNK.len());
             self.table.write(at, CHUNK.get(..step).unwrap_or(CHUNK))?;
             at += step as u64;
         }
-        Ok(first < self.entries || !waiting.is_empty())
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@
 //! | the two places of the footer | `footers`: finding it, [`probe`] |
 //! | Dynamic Disk Header Format | `header`, `locator` (parent locators) |
 //! | Block Allocation Table and Data Blocks | `bat`, `bitmap`, `shape` (lengths and places) |
-//! | Implementing a Dynamic Disk, a Differencing Disk | `sparse` (reading), `write`, `resize` |
+//! | Implementing a Dynamic Disk, a Differencing Disk | `sparse` (reading), `write`, `resize`, `compact` |
 //!
 //! and, across those: `open`, `facts` (what `info` shows), `create`, `child`, `parent` and `relink`
 //! (what a child records), `check`.
@@ -41,7 +41,8 @@
 //!   (8 sectors, 4 KiB) are filled and set, for libvhdi misreads others.
 //! * A power cut at any time leaves an image that opens, with everything that was flushed; see
 //!   the order of writes in `write`. Zeroing a dynamic disk gives space back as holes in the
-//!   blocks, never by taking blocks out of the file; shrinking moves blocks and cuts the file.
+//!   blocks, never by taking blocks out of the file; only shrinking and compacting do that, and move
+//!   blocks to cut the file.
 //!
 //! # Not here
 //!
@@ -77,6 +78,7 @@ mod bat;
 mod bitmap;
 mod check;
 mod child;
+mod compact;
 mod create;
 mod facts;
 mod footer;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use vdisk_core::{
-    Access, Error, ErrorKind, Findings, Layer, LayerExtent, LayerInfo, LayerKind, Result, Store,
+    Access, Compaction, Error, ErrorKind, Findings, Layer, LayerExtent, LayerInfo, LayerKind,
+    Result, Store, Vacant,
 };
 
 use crate::bat::{Bat, ENTRY};
@@ -231,6 +232,10 @@ impl Layer for VhdLayer {
             }
             Body::Sparse(sparse) => sparse.extent_at(offset, end),
         }
+    }
+
+    fn plan_compact(&self, vacant: &Vacant) -> Result<Compaction> {
+        self.plan(vacant)
     }
 
     fn check(&self, findings: &mut Findings) -> Result<()> {

@@ -3,8 +3,7 @@
 //! Each step leaves a file that opens, with the old size or the new one and everything that
 //! either has; a power cut costs space at most.
 
-use vdisk_core::zeros::is_zero;
-use vdisk_core::{Error, Result, Store, StoreExt};
+use vdisk_core::{Error, Result, Store, StoreExt, Watch};
 
 use crate::bat::{Bat, ENTRY};
 use crate::create::MAX_SIZE;
@@ -101,7 +100,7 @@ impl Sparse {
         if new > old {
             self.set_size(new)?;
         }
-        self.compact()
+        self.pack(Watch::default()).map(|_| ())
     }
 
     /// Puts a size into both footers, the copy first.
@@ -168,76 +167,13 @@ impl Sparse {
             let at = u64::from(sector) * SECTOR;
             if at < end && table.end < at + self.shape.slot() {
                 let to = self.append()?;
-                self.move_block(block, at, to)?;
+                self.move_block(block, at, u64::from(to) * SECTOR)?;
             }
         }
         self.flush()?;
         let from = table.start + u64::from(self.bat.entries()) * ENTRY;
         fill(&*self.store, from, end)?;
         self.store.flush()
-    }
-
-    /// Moves blocks from the end of the file into gaps that can hold them, and cuts the end off.
-    fn compact(&mut self) -> Result<()> {
-        let blocks = self.blocks()?;
-        let mut blocks = blocks.as_slice();
-        let mut fixed = self.metadata.clone();
-        fixed.push(self.bat.range());
-        fixed.sort_unstable_by_key(|range| range.start);
-        let mut fixed = fixed.into_iter().peekable();
-
-        let mut at = 0;
-        while let Some((first, rest)) = blocks.split_first() {
-            let block_at = u64::from(first.0) * SECTOR;
-            let next_fixed = fixed.peek().map_or(u64::MAX, |range| range.start);
-            if let Some(to) = self.gap_place(at, block_at.min(next_fixed)) {
-                if let Some(((sector, block), others)) = blocks.split_last() {
-                    self.move_block(*block, u64::from(*sector) * SECTOR, self.shape.entry(to)?)?;
-                    blocks = others;
-                }
-                at = to + self.shape.slot();
-            } else if next_fixed < block_at {
-                at = at.max(fixed.next().map_or(at, |range| range.end));
-            } else {
-                at = block_at + self.shape.slot();
-                blocks = rest;
-            }
-        }
-        self.flush()?;
-        let end = at.max(self.metadata_end());
-        if end != self.end {
-            self.end = end;
-            self.put_tail()?;
-        }
-        self.store.flush()
-    }
-
-    /// Where a block fits into a gap of the file.
-    fn gap_place(&self, from: u64, to: u64) -> Option<u64> {
-        let aligned = self.shape.place_from(from, self.bat.entries().into());
-        let packed = from.next_multiple_of(SECTOR);
-        let fits = |at: &u64| at.saturating_add(self.shape.slot()) <= to;
-        Some(aligned).filter(fits).or(Some(packed).filter(fits))
-    }
-
-    /// Copies a block with its bitmap from byte `from` to sector `to`, where nothing stands.
-    fn move_block(&mut self, block: u32, from: u64, to: u32) -> Result<()> {
-        const PIECE: u64 = 1 << 20;
-        let (to_at, len) = (u64::from(to) * SECTOR, self.shape.slot());
-        let mut done = 0;
-        while done < len {
-            let step = PIECE.min(len - done);
-            let mut piece = vec![0; to_usize(step)];
-            self.store.fetch(&mut piece, from + done, "VHD block")?;
-            if is_zero(&piece) {
-                self.store.clear(to_at + done, step, "VHD block")?;
-            } else {
-                self.store.put(&piece, to_at + done, "VHD block")?;
-            }
-            done += step;
-        }
-        self.bat.set(block, to);
-        if self.waits_much() { self.flush() } else { Ok(()) }
     }
 }
 

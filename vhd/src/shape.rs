@@ -3,6 +3,7 @@
 //! VHD 1.0, "Block Allocation Table and Data Blocks": a block is a bitmap, padded to a sector,
 //! and right behind it the data.
 
+use vdisk_core::compact::Fit;
 use vdisk_core::{Error, ErrorKind, Result};
 
 /// Bytes of a sector, always.
@@ -80,6 +81,11 @@ impl Shape {
     pub(crate) fn place_from(self, from: u64, entries: u64) -> u64 {
         let data = from.saturating_add(self.bitmap);
         data.checked_next_multiple_of(self.alignment(entries)).unwrap_or(u64::MAX) - self.bitmap
+    }
+
+    /// Where a block may stand in a gap, in an image of `entries` blocks: better aligned.
+    pub(crate) fn fit(self, entries: u64) -> Fit {
+        Fit { align: self.alignment(entries), skew: self.bitmap, least: SECTOR }
     }
 
     /// The place of a new block as a block table entry.

@@ -16,7 +16,10 @@ use std::ops::Range;
 
 use vdisk_core::disk::{in_range, read_padded};
 use vdisk_core::zeros::is_zero;
-use vdisk_core::{Access, Disk, Error, ErrorKind, Layer, LayerMut, ParentLink, Result, StoreExt};
+use vdisk_core::{
+    Access, Compaction, Disk, Error, ErrorKind, Layer, LayerMut, ParentLink, Result, StoreExt,
+    Vacant, Watch,
+};
 
 use crate::open::{Body, VhdLayer};
 use crate::shape::{SECTOR, to_usize};
@@ -111,6 +114,14 @@ impl LayerMut for VhdLayer {
         self.resize_body(virtual_size)?;
         self.failed = false;
         Ok(())
+    }
+
+    fn compact(&mut self, vacant: &Vacant, watch: Watch<'_>) -> Result<Compaction> {
+        self.ready()?;
+        self.failed = true;
+        let done = self.compact_body(vacant, watch)?;
+        self.failed = false;
+        Ok(done)
     }
 
     fn flush(&mut self) -> Result<()> {

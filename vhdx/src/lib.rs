@@ -27,7 +27,7 @@
 //! | `map` | 2.4, 2.5 | where each guest byte stands |
 //! | `open`, `check` | | [`open()`], [`VhdxLayer`]; all rules again, with stable codes |
 //! | `journal`, `session`, `space`, `writer` | 2.2.2, 2.3 | how changes become durable; free space |
-//! | `write`, `resize`, `relink` | | the changes |
+//! | `write`, `resize`, `compact`, `relink` | | the changes |
 //! | `create`, `child` | | new images |
 //!
 //! # Invariants
@@ -82,6 +82,7 @@ mod bat;
 mod bitmap;
 mod check;
 mod child;
+mod compact;
 mod crc;
 mod create;
 mod header;

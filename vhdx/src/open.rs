@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use vdisk_core::{
-    Access, Error, ErrorKind, Fact, Findings, Format, Layer, LayerExtent, LayerInfo, Result, Store,
-    StoreExt,
+    Access, Compaction, Error, ErrorKind, Fact, Findings, Format, Layer, LayerExtent, LayerInfo,
+    Result, Store, StoreExt, Vacant,
 };
 
 use crate::bat::Geometry;
@@ -298,6 +298,10 @@ impl Layer for VhdxLayer {
             ));
         }
         self.map.extent_at(offset, end).map_err(|error| self.named(error))
+    }
+
+    fn plan_compact(&self, vacant: &Vacant) -> Result<Compaction> {
+        self.plan(vacant).map_err(|error| self.named(error))
     }
 
     fn check(&self, findings: &mut Findings) -> Result<()> {

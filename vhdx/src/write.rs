@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use uuid::Uuid;
 use vdisk_core::disk::{in_range, read_padded};
-use vdisk_core::{Disk, Error, LayerKind, LayerMut, ParentLink, Result, StoreExt};
+use vdisk_core::{
+    Compaction, Disk, Error, LayerKind, LayerMut, ParentLink, Result, StoreExt, Vacant, Watch,
+};
 
 use crate::bat::{Payload, State};
 use crate::bitmap;
@@ -57,6 +59,10 @@ impl LayerMut for VhdxLayer {
 
     fn relink(&mut self, link: &ParentLink) -> Result<()> {
         self.relink_to(link).map_err(|error| self.named(error))
+    }
+
+    fn compact(&mut self, vacant: &Vacant, watch: Watch<'_>) -> Result<Compaction> {
+        self.compact_file(vacant, watch).map_err(|error| self.named(error))
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -190,16 +196,7 @@ impl VhdxLayer {
         if !whole || !payload.state.has_block() || self.metadata.leave_allocated {
             return self.put_piece(block, piece, Source::Zeros, below);
         }
-        self.make_room(self.pages_per_block())?;
-        if payload.state == State::Partial {
-            // Some readers look at the bits whatever the block's state is.
-            let base = self.map.bitmap_of(block)?;
-            bitmap::fill(&self.map.bitmaps, base, self.map.geometry.bits(piece), false)?;
-        }
-        self.set_payload(block, Payload::ZERO)?;
-        let range = payload.offset..payload.offset + self.map.geometry.block_size;
-        self.writer_mut()?.space.give_up(range);
-        Ok(())
+        self.vacate(block, Payload::ZERO)
     }
 
     /// Writes to a partially present block: whole sectors, of which what the guest does not write

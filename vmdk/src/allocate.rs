@@ -20,11 +20,11 @@ use crate::unit::{SECTOR, round_up, to_usize};
 /// Changed tables kept before they are flushed on their own: 2 MiB.
 const MOST_CHANGED: usize = 1024;
 /// Grains start at multiples of this in the file, or of their own size where that is less.
-const ALIGNMENT: u64 = 64 << 10;
+pub(crate) const ALIGNMENT: u64 = 64 << 10;
 /// Bytes copied from below at a time.
 const PIECE: u64 = 1 << 20;
-const DATA: &str = "guest data";
-const TABLE: &str = "VMDK grain table";
+pub(crate) const DATA: &str = "guest data";
+pub(crate) const TABLE: &str = "VMDK grain table";
 
 /// What the parents hold, for the rest of a grain that is written in part.
 pub(crate) struct Below<'a> {

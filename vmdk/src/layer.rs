@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use vdisk_core::disk::in_range;
-use vdisk_core::{Error, Findings, Grain, Layer, LayerExtent, LayerInfo, Result, Store};
+use vdisk_core::{
+    Compaction, Error, Findings, Grain, Layer, LayerExtent, LayerInfo, Result, Store, Vacant,
+};
 
 use crate::check;
 use crate::descriptor::{Descriptor, NO_PARENT};
@@ -96,6 +98,10 @@ impl Layer for VmdkLayer {
             Some(Body::Stream(stream)) => stream.inflate(grain, out),
             _ => Err(Error::internal("a compressed grain of an extent that has none")),
         }
+    }
+
+    fn plan_compact(&self, vacant: &Vacant) -> Result<Compaction> {
+        self.plan(vacant)
     }
 
     fn check(&self, findings: &mut Findings) -> Result<()> {

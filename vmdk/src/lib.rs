@@ -21,7 +21,7 @@
 //! | what is done | module |
 //! | --- | --- |
 //! | recognising, opening, reading | `probe`, `open`, `facts`, `extent`, `layer` |
-//! | changing in place | `write`, and `allocate` and `resize` for grains; `relink` |
+//! | changing in place | `write`, and `allocate`, `resize` and `compact` for grains; `relink` |
 //! | new images and children | `create` |
 //! | checking | `check`, `check_grains`, `check_stream` |
 //!
@@ -84,6 +84,7 @@ mod check;
 mod check_grains;
 mod check_stream;
 mod codec;
+mod compact;
 mod cowd;
 mod create;
 mod descriptor;

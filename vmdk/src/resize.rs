@@ -260,7 +260,7 @@ impl Hosted {
     }
 
     /// Makes what stands beyond the extent's end inside its last grain and its last table zero.
-    fn clear_beyond_end(&mut self) -> Result<()> {
+    pub(crate) fn clear_beyond_end(&mut self) -> Result<()> {
         let shape = self.tables.shape;
         let grains = shape.grains();
         if !shape.len.is_multiple_of(shape.grain)
@@ -280,7 +280,7 @@ impl Hosted {
     }
 
     /// Where the tables of `range` stand, in both directories.
-    fn tables_of(&self, range: std::ops::Range<u64>) -> Result<Vec<u64>> {
+    pub(crate) fn tables_of(&self, range: std::ops::Range<u64>) -> Result<Vec<u64>> {
         let mut all = Vec::new();
         for index in range {
             all.extend(self.tables.table_at(index)?);

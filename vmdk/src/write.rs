@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use vdisk_core::disk::in_range;
 use vdisk_core::{
-    Disk, Error, ErrorKind, Findings, LayerMut, ParentLink, Result, Severity, StoreExt,
+    Compaction, Disk, Error, ErrorKind, Findings, LayerMut, ParentLink, Result, Severity, StoreExt,
+    Vacant, Watch,
 };
 
 use crate::allocate::Below;
@@ -182,6 +183,10 @@ impl LayerMut for VmdkLayer {
 
     fn relink(&mut self, link: &ParentLink) -> Result<()> {
         self.relink_to(link)
+    }
+
+    fn compact(&mut self, vacant: &Vacant, watch: Watch<'_>) -> Result<Compaction> {
+        self.compact_extents(vacant, watch)
     }
 
     fn flush(&mut self) -> Result<()> {

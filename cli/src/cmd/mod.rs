@@ -3,6 +3,7 @@
 mod check;
 mod checksum;
 mod commit;
+mod compact;
 mod compare;
 mod convert;
 mod create;
@@ -71,6 +72,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<Outcome, (E
         Command::Checksum(args) => checksum::run(&args, context),
         Command::Measure(args) => measure::run(&args, context),
         Command::Resize(args) => resize::run(&args, context),
+        Command::Compact(args) => compact::run(&args, context),
         Command::Commit(args) => commit::run(&args, context),
         Command::Rebase(args) => rebase::run(&args, context),
     };

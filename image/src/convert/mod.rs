@@ -16,11 +16,12 @@ mod place;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vdisk_core::{Cancel, Disk, ImageWriter, NoProgress, Progress, Result, zeros};
+use vdisk_core::{Disk, ImageWriter, Result, zeros};
 
 pub(crate) use self::inplace::differing_runs;
 use crate::open::ImageMut;
 use crate::parallel::default_threads;
+pub use vdisk_core::Watch;
 
 /// Whether allocated data is searched for zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,29 +58,6 @@ impl CopyOptions {
             ZeroSearch::Off => None,
             ZeroSearch::Unit(unit) => Some(unit.max(1)),
         }
-    }
-}
-
-/// Who is told of a job's progress, and who can stop it.
-#[derive(Clone, Copy)]
-pub struct Watch<'a> {
-    /// Hears how far it is.
-    pub progress: &'a dyn Progress,
-    /// Asks it to stop.
-    pub cancel: &'a Cancel,
-}
-
-impl std::fmt::Debug for Watch<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("cancel", self.cancel).finish_non_exhaustive()
-    }
-}
-
-impl Default for Watch<'_> {
-    /// Nobody.
-    fn default() -> Self {
-        static CANCEL: std::sync::OnceLock<Cancel> = std::sync::OnceLock::new();
-        Self { progress: &NoProgress, cancel: CANCEL.get_or_init(Cancel::default) }
     }
 }
 
