@@ -17,6 +17,7 @@ pub mod exercise;
 pub mod fill;
 pub mod model;
 pub mod tools;
+pub mod vacant;
 
 use vdisk_core::disk::in_range;
 use vdisk_core::{Disk, Extent, ExtentKind, Result};

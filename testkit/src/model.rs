@@ -93,7 +93,8 @@ pub fn drive(mut subject: Subject<'_>, seed: u64, steps: usize) {
                     "{context}: {range:?}"
                 );
             }
-            85..90 => layer.flush().unwrap_or_else(|e| fail("flush", e)),
+            85..87 => crate::vacant::compact(&mut *layer, &subject.below, &model, &context),
+            87..90 => layer.flush().unwrap_or_else(|e| fail("flush", e)),
             90..94 => {
                 if let Some(unit) = subject.resize_step {
                     let new = rng.u64(1..=subject.max_size.div_ceil(unit)) * unit;

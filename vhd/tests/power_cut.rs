@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex};
 
 use common::{child, contents, empty, image, open_read, open_write, options};
 use vdisk_core::{Findings, Layer, LayerMut, MemStore, Severity, Store};
-use vdisk_testkit::VecDisk;
 use vdisk_testkit::content::Content;
+use vdisk_testkit::{VecDisk, vacant};
 use vdisk_vhd::Subformat;
 
 const SECTOR: usize = 512;
@@ -121,7 +121,7 @@ fn run(start: &MemStore, below: Vec<u8>, most: Option<u64>, seed: u64) -> Run {
         let to = (from + rng.usize(1..20_000)).min(model.len());
         let mut durable = false;
         let large = most > Some(1000) && rng.bool();
-        match if large { 6 } else { rng.u32(0..10) } {
+        match if large { rng.u32(6..8) } else { rng.u32(0..10) } {
             0..5 => {
                 let mut data = vec![0; to - from];
                 rng.fill(&mut data);
@@ -136,6 +136,10 @@ fn run(start: &MemStore, below: Vec<u8>, most: Option<u64>, seed: u64) -> Run {
                 let size = rng.u64(1..=most.unwrap()) * 512;
                 model.resize(size as usize, 0);
                 layer.resize(size).unwrap();
+                durable = true;
+            }
+            7 => {
+                vacant::compact(&mut layer, &below, &model, &format!("seed {seed}"));
                 durable = true;
             }
             _ => {

@@ -31,17 +31,18 @@ struct Layout {
 impl VhdxLayer {
     /// See [`vdisk_core::Layer::plan_compact`].
     pub(crate) fn plan(&self, vacant: &Vacant) -> Result<Compaction> {
-        let [unsaid, zeros] = self.vacant_entries(vacant);
         let mut layout = self.layout()?;
+        let mut units = layout.units.clone();
+        let gone = self.vacant_entries(vacant).map(|entries| Units::take_out(&mut units, &entries));
         let mut plan = Compaction::default();
-        let gone = [unsaid, zeros].map(|entries| Units::take_out(&mut layout.units, &entries));
         if self.metadata.leave_allocated {
             for units in gone.iter().flatten() {
                 plan.punched += punchable(&**self.file()?, units.at..units.end())?;
             }
-            return Ok(plan);
+        } else {
+            plan.released = gone.iter().map(|units| Units::count(units)).sum();
+            layout.units = units;
         }
-        plan.released = gone.iter().map(|units| Units::count(units)).sum();
         let mut packing = packing(layout);
         plan.moved = packing.by_ref().count() as u64;
         plan.cut = self.map.file_len.saturating_sub(packing.end());
@@ -68,9 +69,7 @@ impl VhdxLayer {
                 }
             }
         }
-        if !self.metadata.leave_allocated {
-            done.moved = self.pack(watch)?;
-        }
+        done.moved = self.pack(watch)?;
         self.end()?;
         self.file()?.flush()?;
         done.cut = before.saturating_sub(self.map.file_len);

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use common::{MIB, VecStore, child, content, image, read_only, small, writable};
 use vdisk_core::disk::ZeroDisk;
 use vdisk_core::{Disk, ErrorKind, Findings, Layer, LayerMut, Severity, Store};
-use vdisk_testkit::VecDisk;
 use vdisk_testkit::content::Content;
+use vdisk_testkit::{VecDisk, vacant};
 use vdisk_vhdx::CreateOptions;
 
 const SECTOR: usize = 512;
@@ -133,6 +133,10 @@ fn session(start: Vec<u8>, below: &VecDisk, seed: u64, resize: bool) -> Vec<Op> 
                 model.resize(size as usize, 0);
                 recorder.note(Op::Changed(model.clone()));
                 layer.resize(size).unwrap();
+            }
+            8 => {
+                vacant::compact(&mut layer, below, &model, &format!("seed {seed}"));
+                recorder.note(Op::Flushed(model.clone()));
             }
             _ => {
                 layer.flush().unwrap();

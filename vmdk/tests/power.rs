@@ -15,8 +15,8 @@ use vdisk_core::layer::read;
 use vdisk_core::{
     Findings, Layer, LayerMut, MemFiles, MemStore, ParentLink, Run, Severity, Store, StoreExt,
 };
-use vdisk_testkit::VecDisk;
 use vdisk_testkit::content::Content;
+use vdisk_testkit::{VecDisk, vacant};
 use vdisk_vmdk::{ChildOptions, CreateOptions, OpenOptions, VmdkLayer, create_child, open};
 
 #[derive(Debug, Clone)]
@@ -137,6 +137,11 @@ fn session(files: &MemFiles, below: &VecDisk, seed: u64, resizes: bool) {
                 size = rng.u64(1..24) * 4096 * 3;
                 layer.resize(size).unwrap();
                 Guest::Resize(size)
+            }
+            8 => {
+                let content = contents(&layer, below);
+                vacant::compact(&mut layer, below, &content, &format!("seed {seed}"));
+                Guest::Flush
             }
             _ => {
                 layer.flush().unwrap();
