@@ -150,9 +150,25 @@ fn session(start: Vec<u8>, below: &VecDisk, seed: u64, resize: bool) -> Vec<Op> 
     std::mem::take(&mut *ops)
 }
 
+/// Compacts the image in `start`, in which some blocks hold only zeros; all that happened.
+fn compacting(start: Vec<u8>, below: &VecDisk) -> Vec<Op> {
+    let recorder = Arc::new(Recorder { inner: VecStore::new(start), ops: Mutex::new(Vec::new()) });
+    let mut layer = writable(recorder.clone()).unwrap();
+    let content = content(&layer, below).unwrap();
+    recorder.note(Op::Flushed(content.clone()));
+    vacant::compact(&mut layer, below, &content, "compacting");
+    layer.write(&[7; 1000], 5000, below).unwrap();
+    let mut ops = recorder.ops.lock().unwrap();
+    std::mem::take(&mut *ops)
+}
+
 /// Cuts the power at many points of a session.
 fn cut(start: &[u8], below: &VecDisk, seed: u64, cuts: usize, resize: bool) {
     let ops = session(start.to_vec(), below, seed, resize);
+    cut_ops(start, below, &ops, seed, cuts);
+}
+
+fn cut_ops(start: &[u8], below: &VecDisk, ops: &[Op], seed: u64, cuts: usize) {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0xC07);
     let mut points: Vec<usize> = (0..cuts).map(|_| rng.usize(0..=ops.len())).collect();
     points.sort_unstable();
@@ -232,6 +248,30 @@ fn differencing() {
         let parent = image(&options, &below);
         let start = child(&parent, MIB).to_bytes();
         cut(&start, &VecDisk(below.bytes().to_vec()), seed, 25, false);
+    }
+}
+
+/// Blocks and sector bitmaps that move.
+#[test]
+fn compacted() {
+    for (seed, parent) in [(200, false), (201, true), (202, true)] {
+        let options = small(7 * MIB);
+        let below = if parent { Content::random(7 * MIB, seed) } else { Content::empty(7 * MIB) };
+        let store = image(&options, &below);
+        let store = if parent { child(&store, MIB) } else { store };
+        let below = VecDisk(if parent { below.bytes().to_vec() } else { Vec::new() });
+        let mut layer = writable(store.clone()).unwrap();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for block in 0..7 {
+            let len = if rng.bool() { MIB as usize } else { rng.usize(1..MIB as usize) };
+            let byte = if block % 2 == 0 { 0 } else { rng.u8(1..) };
+            layer.write(&vec![byte; len], block * MIB, &below).unwrap();
+        }
+        layer.close().unwrap();
+        let start = store.to_bytes();
+        let ops = compacting(start.clone(), &below);
+        assert!(ops.len() > 30, "{}", ops.len());
+        cut_ops(&start, &below, &ops, seed, 60);
     }
 }
 

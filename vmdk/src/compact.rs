@@ -245,12 +245,11 @@ impl Hosted {
         Ok(count)
     }
 
-    /// Changes the entries of grains that are there, in both copies of their tables, after making
-    /// durable what was written before. The copies never name two different places, which nobody
-    /// could tell from damage: the redundant entry is absent until the other has changed.
+    /// Changes the entries of grains that are there, in both copies of their tables. The copies
+    /// never name two different places, which nobody could tell from damage: the redundant entry
+    /// is absent until the other has changed. Each step is durable before the next, and before the
+    /// second all that was written earlier.
     fn switch(&mut self, changes: &mut BTreeMap<u64, u32>) -> Result<()> {
-        let store = self.tables.store.clone();
-        store.flush()?;
         if changes.is_empty() {
             return Ok(());
         }
@@ -274,6 +273,7 @@ impl Hosted {
                 }
             }
         }
+        let store = self.tables.store.clone();
         for step in 0..3 {
             for (index, [blank, new]) in &tables {
                 let (at, bytes) = match step {
