@@ -157,7 +157,6 @@ fn compacting(start: Vec<u8>, below: &VecDisk) -> Vec<Op> {
     let content = content(&layer, below).unwrap();
     recorder.note(Op::Flushed(content.clone()));
     vacant::compact(&mut layer, below, &content, "compacting");
-    layer.write(&[7; 1000], 5000, below).unwrap();
     let mut ops = recorder.ops.lock().unwrap();
     std::mem::take(&mut *ops)
 }
