@@ -15,8 +15,9 @@ use vdisk_core::{
 };
 
 use crate::convert::{Watch, buffer};
-use crate::open::OpenOptions;
+use crate::open::{ImageMut, OpenOptions};
 use crate::parallel::{default_threads, for_each};
+use crate::siblings::standing_on;
 use crate::windows::WINDOW;
 
 /// The parts of a guest range whose content nobody needs, in order and without overlaps: what a
@@ -103,6 +104,9 @@ pub fn compact(
         return report(path, &*top, files_len(&*top)?, plan, request, complete);
     }
     let mut image = open.open_rw(path)?;
+    if request.free.is_some() {
+        refuse_children(path, &image)?;
+    }
     let (top, below) = image.split();
     let before = files_len(top)?;
     let (vacant, complete) = Search::new(top, below, request).run(watch)?;
@@ -119,6 +123,16 @@ pub fn compact(
         watch.cancel.check()?;
     }
     report(path, top, before, done, request, complete)
+}
+
+/// With free space given up, the content changes; whoever stands on it must not.
+fn refuse_children(path: &Path, image: &ImageMut) -> Result<()> {
+    let Some(child) = standing_on([image.info()], image.files()).into_iter().next() else {
+        return Ok(());
+    };
+    Err(Error::refused(format!("{} stands on it and would become invalid", child.display()))
+        .in_file(path)
+        .hint("compact without giving up free space, or merge or delete that image first"))
 }
 
 fn report(
