@@ -29,6 +29,9 @@ need cryptsetup cryptsetup-bin
 need mksquashfs squashfs-tools
 need genisoimage genisoimage
 need pvcreate lvm2
+# Makers and judges of file systems (guest/tests).
+need mcopy mtools
+need fuser psmisc
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 /usr/bin/python3 -c "import hivex" 2>/dev/null || missing+=(python3-hivex)
 python3 -c 'import sysconfig,os,sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \

@@ -1,1 +1,57 @@
-//! What lives on the volumes of a disk: file systems, files, operating systems.
+//! File systems inside a disk image: found, read and changed without mounting anything.
+//!
+//! # Design
+//!
+//! A volume is a [`Disk`](vdisk_core::Disk): a whole image, or a
+//! [`Window`](vdisk_core::Window) of one. [`fs::open`] recognises what is on it and gives a
+//! [`GuestFs`](fs::GuestFs); [`fs::open_mut`] takes a [`CowDisk`](vdisk_core::CowDisk) and gives a
+//! [`GuestFsMut`](fs::GuestFsMut), whose changes are in that disk's memory alone: carrying them to
+//! the image in one step that a power cut cannot tear is another part's work.
+//!
+//! The file systems themselves are other people's crates, young ones, so nothing they do is taken
+//! on trust:
+//!
+//! | file | does |
+//! | --- | --- |
+//! | `fs/mod.rs` | the interface |
+//! | `fs/{ntfs,ext,xfs,btrfs,fat}.rs` | one adapter a crate |
+//! | `fs/device.rs`, `guard.rs` | reads inside the disk only, a bound on each operation, panics caught |
+//! | `fs/resolve.rs` | links, followed inside the volume only |
+//! | `fs/edit.rs` | a change is made on a copy, read back by a fresh reader, then kept |
+//! | `fs/recognise.rs` | what a volume holds, by its first bytes |
+//!
+//! # Invariants
+//!
+//! * No path and no link of a volume makes anybody read or write the host.
+//! * An operation ends: what it may read is bounded by the volume's size.
+//! * A change is kept whole, after it was read back, or not at all.
+//! * A volume that was not closed in order is read, but never changed.
+//!
+//! # What is not here
+//!
+//! Partition tables; the image formats; replay of journals onto the disk.
+//!
+//! # Example
+//!
+//! ```
+//! use std::sync::Arc;
+//! use vdisk_core::CowDisk;
+//! use vdisk_guest::fs::{self, Edit, GuestFs, Unix};
+//! # use vdisk_testkit::VecDisk;
+//!
+//! # fn main() -> vdisk_core::Result<()> {
+//! # let mut bytes = std::io::Cursor::new(vec![0; 1 << 20]);
+//! # fatfs::format_volume(&mut bytes, fatfs::FormatVolumeOptions::new()).unwrap();
+//! # let partition = VecDisk(bytes.into_inner());
+//! let disk = Arc::new(CowDisk::new(Arc::new(partition), 16 << 20));
+//! let mut volume = fs::open_mut(disk.clone())?.expect("a file system");
+//! let unix = Unix { mode: 0o644, uid: 0, gid: 0 };
+//! volume.apply(&Edit::Create { path: b"/startup.nsh", content: b"boot", unix })?;
+//! assert_eq!(volume.read(b"/STARTUP.NSH", 1024)?, b"boot");
+//! // The partition itself is as it was; this is what would change in it.
+//! assert!(!disk.changes()?.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod fs;

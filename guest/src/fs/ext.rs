@@ -1,0 +1,304 @@
+//! ext2, ext3 and ext4, by `rust-fs-ext4`.
+
+use std::sync::Arc;
+
+use fs_ext4::dir::{DirBlockIter, DirEntryType};
+use fs_ext4::features::{FsFlavor, Incompat};
+use fs_ext4::fs::Filesystem;
+use fs_ext4::fs_core_bridge::CoreDevice;
+use fs_ext4::inode::{Inode, InodeFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use fs_ext4::superblock::{EXT4_ERROR_FS, EXT4_VALID_FS};
+use vdisk_core::{Error, ErrorKind, Result};
+
+use super::device::Device;
+use super::edit::Changer;
+use super::resolve::split;
+use super::text::{as_text, unix_time, uuid};
+use super::volume::Driver;
+use super::{DirEntry, Edit, FileKind, FsInfo, FsKind, FsState, Stat, Unix};
+
+/// Bytes of a directory: a million of the longest names, and more.
+const MOST_OF_DIRECTORY: u64 = 1 << 29;
+/// Bytes of a file whose blocks are mapped the old way that are written anew for a change in it.
+const REWRITTEN: u64 = 64 << 20;
+
+pub(super) struct Ext(Filesystem);
+
+impl Ext {
+    fn mount(device: Arc<Device>) -> Result<Self> {
+        Filesystem::mount(Arc::new(CoreDevice::new(device))).map(Self).map_err(error)
+    }
+
+    fn inode(&self, path: &[u8]) -> Result<(u32, Inode)> {
+        let number = self.0.lookup_path_bytes(path).map_err(error)?;
+        let (inode, _) = self.0.read_inode_verified(number).map_err(error)?;
+        Ok((number, inode))
+    }
+
+    fn directory(&self, path: &[u8]) -> Result<u32> {
+        self.0.lookup_path_bytes(path).map_err(error)
+    }
+
+    /// The entries of a directory whose blocks are mapped the old way, which the crate leaves out.
+    fn entries_by_pointers(&self, inode: &Inode) -> Result<Vec<fs_ext4::dir::DirEntry>> {
+        let with_kind = self.0.sb.feature_incompat & Incompat::FILETYPE.bits() != 0;
+        let mut entries = Vec::new();
+        for block in 0..inode.size.div_ceil(self.0.sb.block_size().into()) {
+            let Some(at) = self.0.map_inode_logical(inode, block).map_err(error)? else { continue };
+            let bytes = self.0.read_block(at).map_err(error)?;
+            for entry in DirBlockIter::new(&bytes, with_kind) {
+                entries.push(entry.map_err(error)?);
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl Driver for Ext {
+    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)> {
+        // The state is that on the disk: a journal is replayed in memory when it is mounted.
+        let disk = CoreDevice::new(device.clone());
+        let found = fs_ext4::superblock::Superblock::read(&disk).map_err(error)?;
+        let recover = found.feature_incompat & Incompat::RECOVER.bits() != 0;
+        let state = if recover || found.last_orphan != 0 {
+            FsState::Journal
+        } else if found.state & EXT4_VALID_FS == 0 || found.state & EXT4_ERROR_FS != 0 {
+            FsState::Dirty
+        } else {
+            FsState::Clean
+        };
+        let this = Self::mount(device)?;
+        let superblock = &this.0.sb;
+        let info = FsInfo {
+            kind: match this.0.flavor {
+                FsFlavor::Ext2 => FsKind::Ext2,
+                FsFlavor::Ext3 => FsKind::Ext3,
+                FsFlavor::Ext4 => FsKind::Ext4,
+            },
+            label: superblock.volume_name.clone(),
+            uuid: uuid(&superblock.uuid),
+            state,
+            total: superblock.filesystem_bytes().unwrap_or_default(),
+            block_size: superblock.block_size(),
+        };
+        Ok((this, info))
+    }
+
+    fn used(&self) -> Result<u64> {
+        let superblock = &self.0.sb;
+        let blocks = superblock.blocks_count.saturating_sub(superblock.free_blocks_count);
+        Ok(blocks.saturating_mul(superblock.block_size().into()))
+    }
+
+    fn stat(&self, path: &[u8]) -> Result<Stat> {
+        let (_, inode) = self.inode(path)?;
+        Ok(Stat {
+            kind: kind(&inode),
+            size: inode.size,
+            modified: unix_time(inode.mtime, inode.mtime_nsec),
+            created: (inode.crtime != 0)
+                .then(|| unix_time(inode.crtime, inode.crtime_nsec))
+                .flatten(),
+            unix: Some(Unix { mode: inode.mode & 0o7777, uid: inode.uid, gid: inode.gid }),
+            attributes: None,
+            links: inode.links_count.into(),
+        })
+    }
+
+    fn read_dir(&self, path: &[u8]) -> Result<Vec<DirEntry>> {
+        let (number, inode) = self.inode(path)?;
+        not_encrypted(&inode)?;
+        if inode.size > MOST_OF_DIRECTORY {
+            return Err(Error::new(ErrorKind::Corrupt, "its directory is too large to be one"));
+        }
+        let entries = if is_mapped_the_old_way(&inode) {
+            self.entries_by_pointers(&inode)?
+        } else {
+            self.0.read_dir_ino(number).map_err(error)?
+        };
+        let mut listed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if matches!(&entry.name[..], b"." | b"..") {
+                continue;
+            }
+            let kind = match entry.file_type {
+                DirEntryType::RegFile => FileKind::File,
+                DirEntryType::Directory => FileKind::Directory,
+                DirEntryType::Symlink => FileKind::Symlink,
+                // File systems without the feature do not say it in the directory.
+                DirEntryType::Unknown => kind(&self.0.stat_ino(entry.inode).map_err(error)?),
+                _ => FileKind::Special,
+            };
+            listed.push(DirEntry { name: entry.name, kind });
+        }
+        Ok(listed)
+    }
+
+    fn read_at(&self, path: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let (number, inode) = self.inode(path)?;
+        let kind = kind(&inode);
+        if kind != FileKind::File {
+            return Err(Error::usage(format!("it is no file but a {}", kind.name())));
+        }
+        not_encrypted(&inode)?;
+        self.0.read_ino(number, offset, buf).map_err(error)
+    }
+
+    fn read_link(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let (number, inode) = self.inode(path)?;
+        if kind(&inode) != FileKind::Symlink {
+            return Err(Error::usage("it is no link"));
+        }
+        not_encrypted(&inode)?;
+        self.0.read_link_ino(number).map_err(error)
+    }
+}
+
+impl Changer for Ext {
+    fn edit(device: Arc<Device>, edit: &Edit<'_>) -> Result<()> {
+        let this = Self::mount(device)?;
+        this.change(edit)?;
+        this.0.finish().map_err(error)
+    }
+}
+
+impl Ext {
+    fn change(&self, edit: &Edit<'_>) -> Result<()> {
+        match *edit {
+            Edit::Create { path, content, unix } => {
+                let (directory, name) = parts(path)?;
+                let parent = self.directory(directory)?;
+                let mode = unix.mode & 0o7777;
+                let file = self.0.apply_create_at(parent, name, mode).map_err(error)?;
+                self.own(file, unix)?;
+                self.write_all(path, file, content)
+            }
+            Edit::CreateDir { path, unix } => {
+                let (directory, name) = parts(path)?;
+                let parent = self.directory(directory)?;
+                let mode = unix.mode & 0o7777;
+                let made = self.0.apply_mkdir_at(parent, name, mode).map_err(error)?;
+                self.own(made, unix)
+            }
+            Edit::Replace { path, content } => {
+                let (file, _) = self.inode(path)?;
+                self.write_all(path, file, content)
+            }
+            Edit::Write { path, offset, data } => self.write(path, offset, data),
+            Edit::SetLen { path, len } => self.set_len(path, len),
+            Edit::Remove { path } => {
+                let (directory, name) = parts(path)?;
+                let parent = self.directory(directory)?;
+                let (_, inode) = self.inode(path)?;
+                match kind(&inode) {
+                    FileKind::Directory => self.0.apply_rmdir_at(parent, name),
+                    _ => self.0.apply_unlink_at(parent, name),
+                }
+                .map_err(error)
+            }
+            Edit::Rename { from, to } => {
+                let ((from, old), (to, new)) = (parts(from)?, parts(to)?);
+                let (from, to) = (self.directory(from)?, self.directory(to)?);
+                self.0.apply_rename_at(from, old, to, new, false).map_err(error)
+            }
+        }
+    }
+
+    fn own(&self, inode: u32, unix: Unix) -> Result<()> {
+        self.0.apply_chown_ino(inode, unix.uid, unix.gid).map_err(error)?;
+        // The owner's change clears set-id bits.
+        self.0.apply_chmod_ino(inode, unix.mode & 0o7777).map_err(error)
+    }
+
+    fn write_all(&self, path: &[u8], file: u32, content: &[u8]) -> Result<()> {
+        let inode = self.0.stat_ino(file).map_err(error)?;
+        if !is_mapped_the_old_way(&inode) {
+            self.0.apply_truncate_ino(file, 0).map_err(error)?;
+            return self.0.apply_pwrite_ino(file, 0, content).map(drop).map_err(error);
+        }
+        let path = as_text(path).map_err(|_| {
+            Error::unsupported("files of ext2 and ext3 with such a name cannot be changed")
+        })?;
+        self.0.apply_replace_file_content(path, content).map(drop).map_err(error)
+    }
+
+    fn write(&self, path: &[u8], offset: u64, data: &[u8]) -> Result<()> {
+        let (file, inode) = self.inode(path)?;
+        if !is_mapped_the_old_way(&inode) {
+            return self.0.apply_pwrite_ino(file, offset, data).map(drop).map_err(error);
+        }
+        let end = offset.saturating_add(data.len() as u64);
+        let mut content = self.content(file, end.max(inode.size))?;
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        if let Some(target) = content.get_mut(at..).and_then(|rest| rest.get_mut(..data.len())) {
+            target.copy_from_slice(data);
+        }
+        self.write_all(path, file, &content)
+    }
+
+    fn set_len(&self, path: &[u8], len: u64) -> Result<()> {
+        let (file, inode) = self.inode(path)?;
+        if !is_mapped_the_old_way(&inode) {
+            return self.0.apply_truncate_ino(file, len).map_err(error);
+        }
+        let content = self.content(file, len)?;
+        self.write_all(path, file, &content)
+    }
+
+    /// The first `len` bytes of a file, and zeros after its end.
+    fn content(&self, file: u32, len: u64) -> Result<Vec<u8>> {
+        let whole = usize::try_from(len).ok().filter(|_| len <= REWRITTEN).ok_or_else(|| {
+            Error::unsupported(format!(
+                "a file of ext2 or ext3 of more than {REWRITTEN} bytes is not changed in part"
+            ))
+        })?;
+        let mut content = vec![0; whole];
+        self.0.read_ino(file, 0, &mut content).map_err(error)?;
+        Ok(content)
+    }
+}
+
+fn parts(path: &[u8]) -> Result<(&[u8], &[u8])> {
+    split(path).ok_or_else(|| Error::usage("the root directory itself is not changed"))
+}
+
+/// Block pointers instead of extents: all files of ext2 and ext3, and old ones of ext4.
+fn is_mapped_the_old_way(inode: &Inode) -> bool {
+    !inode.has_extents() && !inode.has_inline_data()
+}
+
+fn kind(inode: &Inode) -> FileKind {
+    match inode.mode & S_IFMT {
+        S_IFREG => FileKind::File,
+        S_IFDIR => FileKind::Directory,
+        S_IFLNK => FileKind::Symlink,
+        _ => FileKind::Special,
+    }
+}
+
+fn not_encrypted(inode: &Inode) -> Result<()> {
+    if inode.flags & InodeFlags::ENCRYPT.bits() == 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Encrypted, "it is encrypted (fscrypt)"))
+}
+
+fn error(error: fs_ext4::error::Error) -> Error {
+    use fs_ext4::error::Error as Ext4;
+    let kind = match &error {
+        Ext4::NotFound | Ext4::NotADirectory => ErrorKind::NotFound,
+        Ext4::IsADirectory | Ext4::NameTooLong => ErrorKind::Usage,
+        Ext4::AlreadyExists | Ext4::DirectoryNotEmpty | Ext4::JournalNotReplayed => {
+            ErrorKind::Refused
+        }
+        Ext4::NoSpaceLeftOnDevice => ErrorKind::NoSpace,
+        Ext4::UnsupportedIncompat(_)
+        | Ext4::UnsupportedRoCompat(_)
+        | Ext4::InvalidArgument(_)
+        | Ext4::ReadOnly
+        | Ext4::TooManyLinks
+        | Ext4::Unsupported(_) => ErrorKind::Unsupported,
+        _ => ErrorKind::Corrupt,
+    };
+    Error::new(kind, error.to_string()).caused_by(error)
+}

@@ -1,0 +1,368 @@
+//! NTFS, by `rust-fs-ntfs`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fs_ntfs::attr_io::AttrType;
+use fs_ntfs::error::{Error as NtfsError, Kind};
+use fs_ntfs::fs_core_bridge::CoreDevice;
+use fs_ntfs::{bitmap, fsck, read, write};
+use vdisk_core::{Error, ErrorKind, Result};
+
+use super::device::Device;
+use super::edit::Changer;
+use super::resolve::split;
+use super::text::{as_text, filetime};
+use super::volume::Driver;
+use super::{DirEntry, Edit, FileKind, FsInfo, FsKind, FsState, Stat};
+
+/// `FILE_ATTRIBUTE_REPARSE_POINT`, `_COMPRESSED` and `_ENCRYPTED`.
+const REPARSE_POINT: u32 = 0x400;
+const COMPRESSED: u32 = 0x800;
+const ENCRYPTED: u32 = 0x4000;
+
+/// Reparse tags: a symbolic link, and a junction or mount point.
+const TAG_SYMLINK: u32 = 0xa000_000c;
+const TAG_MOUNT_POINT: u32 = 0xa000_0003;
+
+/// Bytes of a compressed file, which can only be read whole.
+const MOST_COMPRESSED: u64 = 256 << 20;
+/// Files up to this size are written whole: beyond it the content stands outside the file record.
+const SMALL: u64 = 4096;
+
+type Io = CoreDevice<Arc<Device>>;
+
+pub(super) struct Ntfs {
+    device: Arc<Device>,
+    /// The compressed file read last, and its content.
+    inflated: Mutex<Option<(u64, Vec<u8>)>>,
+    /// The path looked up last, and its record: the crate loads its table of cases for each.
+    found: Mutex<Option<(String, u64)>>,
+}
+
+impl Ntfs {
+    fn io(&self) -> Io {
+        CoreDevice::new(self.device.clone())
+    }
+
+    /// The number of the file record at `path`.
+    fn record(&self, io: &mut Io, path: &[u8]) -> Result<u64> {
+        let path = as_text(path)?;
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*found {
+            Some((known, record)) if known == path => Ok(*record),
+            _ => {
+                let record = read::resolve_path(io, path).map_err(error)?;
+                *found = Some((path.to_owned(), record));
+                Ok(record)
+            }
+        }
+    }
+}
+
+impl Driver for Ntfs {
+    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)> {
+        let mut io = CoreDevice::new(device.clone());
+        let found = read::read_volume_info(&mut io).map_err(error)?;
+        let mut boot = [0; 512];
+        device.fetch(&mut boot, 0)?;
+        check_index_blocks(&boot, found.cluster_size)?;
+        let info = FsInfo {
+            kind: FsKind::Ntfs,
+            label: found.label,
+            uuid: format!("{:016X}", found.serial_number),
+            state: state(&mut io, found.flags)?,
+            total: found.total_size,
+            block_size: found.cluster_size,
+        };
+        Ok((Self { device, inflated: Mutex::default(), found: Mutex::default() }, info))
+    }
+
+    fn used(&self) -> Result<u64> {
+        let mut io = self.io();
+        let found = read::read_volume_info(&mut io).map_err(error)?;
+        let map = bitmap::locate_bitmap_io(&mut io).map_err(error)?;
+        let free = bitmap::count_free_io(&mut io, &map).map_err(error)?;
+        Ok(found.total_clusters.saturating_sub(free).saturating_mul(found.cluster_size.into()))
+    }
+
+    fn stat(&self, path: &[u8]) -> Result<Stat> {
+        let mut io = self.io();
+        let record = self.record(&mut io, path)?;
+        let found = read::read_stat(&mut io, record).map_err(error)?;
+        let link = tag(&mut io, record, found.file_attributes)?.is_some_and(is_link);
+        Ok(Stat {
+            kind: match found.is_dir {
+                _ if link => FileKind::Symlink,
+                true => FileKind::Directory,
+                false => FileKind::File,
+            },
+            size: found.size,
+            modified: filetime(found.modified_nt),
+            created: filetime(found.created_nt),
+            unix: None,
+            attributes: Some(found.file_attributes),
+            links: found.link_count.into(),
+        })
+    }
+
+    fn read_dir(&self, path: &[u8]) -> Result<Vec<DirEntry>> {
+        let mut io = self.io();
+        let record = self.record(&mut io, path)?;
+        let mut entries = read::read_dir_entries(&mut io, record).map_err(error)?;
+        entries.retain(read::listed_to_hosts);
+        let kind = |is_directory| {
+            if is_directory { FileKind::Directory } else { FileKind::File }
+        };
+        Ok(entries
+            .into_iter()
+            .map(|entry| DirEntry { kind: kind(entry.is_dir), name: entry.name.into_bytes() })
+            .collect())
+    }
+
+    fn read_at(&self, path: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let mut io = self.io();
+        let record = self.record(&mut io, path)?;
+        let found = read::read_stat(&mut io, record).map_err(error)?;
+        if found.is_dir {
+            return Err(Error::usage("it is no file but a directory"));
+        }
+        if found.file_attributes & ENCRYPTED != 0 {
+            return Err(Error::new(ErrorKind::Encrypted, "it is encrypted (EFS)"));
+        }
+        if let Some(tag) = tag(&mut io, record, found.file_attributes)? {
+            return Err(Error::unsupported(format!(
+                "its content stands elsewhere (reparse tag {tag:#010x}: a link, CompactOS, \
+                 deduplication, a cloud store)"
+            )));
+        }
+        if found.file_attributes & COMPRESSED != 0 {
+            return self.read_compressed(&mut io, record, found.size, offset, buf);
+        }
+        let bytes =
+            read::read_attribute_range(&mut io, record, AttrType::Data, None, offset, buf.len())
+                .map_err(error)?;
+        Ok(copy(&bytes, buf))
+    }
+
+    fn read_link(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let mut io = self.io();
+        let record = self.record(&mut io, path)?;
+        let value =
+            read::read_attribute_value_if_present(&mut io, record, AttrType::ReparsePoint, None)
+                .map_err(error)?
+                .unwrap_or_default();
+        fs_ntfs::reparse_link_target(&value)
+            .map(String::into_bytes)
+            .ok_or_else(|| Error::usage("it is no link"))
+    }
+
+    /// A relative target comes with `/`; others name a drive, which may be any volume.
+    fn link_inside(&self, target: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
+        if target.contains(&b':') || target.contains(&b'\\') { Err(target) } else { Ok(target) }
+    }
+}
+
+impl Ntfs {
+    fn read_compressed(
+        &self,
+        io: &mut Io,
+        record: u64,
+        size: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize> {
+        if size > MOST_COMPRESSED {
+            return Err(Error::unsupported(format!(
+                "it is compressed and has more than {MOST_COMPRESSED} bytes"
+            )));
+        }
+        let mut kept = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.as_ref().is_none_or(|(known, _)| *known != record) {
+            let content = read::read_attribute_value(io, record, AttrType::Data, None);
+            *kept = Some((record, content.map_err(error)?));
+        }
+        let content = kept.as_ref().map(|(_, content)| &content[..]).unwrap_or_default();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(copy(content.get(from..).unwrap_or_default(), buf))
+    }
+}
+
+impl Changer for Ntfs {
+    fn edit(device: Arc<Device>, edit: &Edit<'_>) -> Result<()> {
+        let io = &mut CoreDevice::new(device);
+        match *edit {
+            Edit::Create { path, content, .. } => {
+                let (directory, name) = parts(path)?;
+                let owner = like(io, directory)?;
+                write::create_file_io(io, directory, name).map_err(refusal)?;
+                secure(io, as_text(path)?, owner)?;
+                if content.is_empty() {
+                    return Ok(());
+                }
+                write::write_file_contents_io(io, as_text(path)?, content).map(drop)
+            }
+            Edit::CreateDir { path, .. } => {
+                let (directory, name) = parts(path)?;
+                let owner = write::read_security_id_io(io, directory).map_err(error)?;
+                write::mkdir_io(io, directory, name).map_err(refusal)?;
+                return secure(io, as_text(path)?, owner);
+            }
+            Edit::Replace { path, content } => {
+                write::write_file_contents_io(io, as_text(path)?, content).map(drop)
+            }
+            Edit::Write { path, offset, data } => {
+                return write_at(io, as_text(path)?, offset, data);
+            }
+            Edit::SetLen { path, len } => return set_len(io, as_text(path)?, len),
+            Edit::Remove { path } => write::remove_io(io, as_text(path)?),
+            Edit::Rename { from, to } => return rename(io, from, to),
+        }
+        .map_err(refusal)
+    }
+}
+
+/// Refuses clusters larger than an index block: the crate then misses names in directories of more
+/// than one block.
+fn check_index_blocks(boot: &[u8; 512], cluster: u32) -> Result<()> {
+    // Byte 0x44: clusters, or where negative, the power of two of bytes.
+    let coded = boot.get(0x44).copied().unwrap_or_default().cast_signed();
+    let index_block = match u32::try_from(coded) {
+        Ok(clusters) => clusters.saturating_mul(cluster),
+        Err(_) => 1u32.checked_shl(coded.unsigned_abs().into()).unwrap_or_default(),
+    };
+    if index_block >= cluster {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "NTFS with clusters of {cluster} bytes, larger than its index blocks of {index_block}, is \
+         not read"
+    )))
+}
+
+/// How the volume was left, with the flags of `$Volume`.
+fn state(io: &mut Io, flags: u16) -> Result<FsState> {
+    if fsck::hibernation_io(io).map_err(error)?.is_some() {
+        return Ok(FsState::Hibernated);
+    }
+    if fsck::logfile_state_io(io).map_err(error)?.needs_replay() {
+        return Ok(FsState::Journal);
+    }
+    Ok(if flags & read::VOLUME_IS_DIRTY != 0 { FsState::Dirty } else { FsState::Clean })
+}
+
+/// The reparse tag, where there is one.
+fn tag(io: &mut Io, record: u64, attributes: u32) -> Result<Option<u32>> {
+    if attributes & REPARSE_POINT == 0 {
+        return Ok(None);
+    }
+    let value = read::read_attribute_value_if_present(io, record, AttrType::ReparsePoint, None)
+        .map_err(error)?;
+    Ok(value.and_then(|value| value.first_chunk().map(|tag| u32::from_le_bytes(*tag))))
+}
+
+fn is_link(tag: u32) -> bool {
+    matches!(tag, TAG_SYMLINK | TAG_MOUNT_POINT)
+}
+
+fn parts(path: &[u8]) -> Result<(&str, &str)> {
+    let (directory, name) =
+        split(path).ok_or_else(|| Error::usage("the root directory itself is not changed"))?;
+    Ok((as_text(directory)?, as_text(name)?))
+}
+
+/// The security id a new file in `directory` takes: that of a file beside it, or the directory's.
+fn like(io: &mut Io, directory: &str) -> Result<Option<u32>> {
+    let record = read::resolve_path(io, directory).map_err(error)?;
+    let entries = read::read_dir_entries(io, record).map_err(error)?;
+    let beside = entries.iter().find(|entry| !entry.is_dir && read::listed_to_hosts(entry));
+    let from = match beside {
+        Some(entry) => format!("{}/{}", directory.trim_end_matches('/'), entry.name),
+        None => directory.to_owned(),
+    };
+    write::read_security_id_io(io, &from).map_err(error)
+}
+
+fn secure(io: &mut Io, path: &str, id: Option<u32>) -> Result<()> {
+    match id {
+        Some(id) if id != 0 => write::set_security_id_io(io, path, id).map_err(refusal),
+        _ => Ok(()),
+    }
+}
+
+fn write_at(io: &mut Io, path: &str, offset: u64, data: &[u8]) -> Result<()> {
+    let record = read::resolve_path(io, path).map_err(error)?;
+    let size = read::read_stat(io, record).map_err(error)?.size;
+    let end = offset.saturating_add(data.len() as u64);
+    if size <= SMALL {
+        let mut content =
+            read::read_attribute_value(io, record, AttrType::Data, None).map_err(error)?;
+        let tail = usize::try_from(end).ok().and_then(|end| content.get(end..)).unwrap_or_default();
+        let tail = tail.to_vec();
+        content.truncate(usize::try_from(offset).unwrap_or(usize::MAX));
+        content.extend_from_slice(data);
+        content.extend(tail);
+        return write::write_file_contents_io(io, path, &content).map(drop).map_err(refusal);
+    }
+    if end > size {
+        write::grow_nonresident_io(io, path, end).map_err(refusal)?;
+    }
+    write::write_at_io(io, path, offset, data).map(drop).map_err(refusal)
+}
+
+fn set_len(io: &mut Io, path: &str, len: u64) -> Result<()> {
+    let record = read::resolve_path(io, path).map_err(error)?;
+    let size = read::read_stat(io, record).map_err(error)?.size;
+    match len.cmp(&size) {
+        std::cmp::Ordering::Less => write::truncate_io(io, path, len).map(drop),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => write::grow_nonresident_io(io, path, len).map(drop),
+    }
+    .map_err(refusal)
+}
+
+/// Within a directory by its own operation; a file into another one by a second name, and the
+/// first one goes.
+fn rename(io: &mut Io, from: &[u8], to: &[u8]) -> Result<()> {
+    let ((old_directory, _), (directory, name)) = (parts(from)?, parts(to)?);
+    let from = as_text(from)?;
+    if old_directory == directory {
+        return write::rename_io(io, from, name).map_err(refusal);
+    }
+    let record = read::resolve_path(io, from).map_err(error)?;
+    if read::read_stat(io, record).map_err(error)?.is_dir {
+        return Err(Error::unsupported(
+            "on NTFS a directory can be renamed, but not moved to another one",
+        ));
+    }
+    write::link_io(io, from, directory, name).map_err(refusal)?;
+    write::unlink_io(io, from).map_err(refusal)
+}
+
+fn copy(bytes: &[u8], buf: &mut [u8]) -> usize {
+    let len = bytes.len().min(buf.len());
+    if let (Some(target), Some(source)) = (buf.get_mut(..len), bytes.get(..len)) {
+        target.copy_from_slice(source);
+    }
+    len
+}
+
+/// A failure while reading.
+fn error(error: NtfsError) -> Error {
+    told(error, ErrorKind::Corrupt)
+}
+
+/// A failure while changing: what the crate cannot do comes under the same kind as damage.
+fn refusal(error: NtfsError) -> Error {
+    told(error, ErrorKind::Unsupported)
+}
+
+fn told(error: NtfsError, other: ErrorKind) -> Error {
+    let kind = match error.kind() {
+        Kind::NotFound | Kind::NotDirectory => ErrorKind::NotFound,
+        Kind::IsDirectory | Kind::Invalid => ErrorKind::Usage,
+        Kind::Exists | Kind::NotEmpty | Kind::Refused => ErrorKind::Refused,
+        Kind::NoSpace => ErrorKind::NoSpace,
+        _ => other,
+    };
+    Error::new(kind, error.message())
+}

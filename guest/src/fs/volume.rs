@@ -1,0 +1,140 @@
+//! What all file systems share when they are read: bounds, links, errors with the path.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vdisk_core::{Error, Result};
+
+use super::device::Device;
+use super::resolve::{Last, resolve};
+use super::text::shown;
+use super::{DirEntry, FsInfo, GuestFs, Stat};
+
+/// One file system's crate, reading. Paths are resolved: `/` and names with `/` between them, and
+/// no link is followed.
+pub(super) trait Driver: Sized + Send {
+    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)>;
+    fn used(&self) -> Result<u64>;
+    fn stat(&self, path: &[u8]) -> Result<Stat>;
+    fn read_dir(&self, path: &[u8]) -> Result<Vec<DirEntry>>;
+    fn read_at(&self, path: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize>;
+    fn read_link(&self, path: &[u8]) -> Result<Vec<u8>>;
+
+    /// A link's target as a path of this volume, or the target again where it is none.
+    fn link_inside(&self, target: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
+        Ok(target)
+    }
+}
+
+/// As many paths as are remembered with what stands at them.
+const REMEMBERED: usize = 4096;
+
+/// A file system, open for reading; the disk does not change meanwhile.
+pub(super) struct Volume<D> {
+    driver: D,
+    info: FsInfo,
+    device: Arc<Device>,
+    /// What stands at resolved paths: each path is looked up again for every name below it.
+    stats: Mutex<HashMap<Vec<u8>, Stat>>,
+}
+
+impl<D: Driver> Volume<D> {
+    pub(super) fn open(device: Arc<Device>) -> Result<Self> {
+        let (driver, info) = device.run(0, || D::open(device.clone()))?;
+        Ok(Self { driver, info, device, stats: Mutex::default() })
+    }
+
+    /// The resolved path.
+    pub(super) fn resolved(&self, path: &[u8], last: Last) -> Result<Vec<u8>> {
+        resolve(self, path, last)
+    }
+
+    pub(super) fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// What stands at a resolved path.
+    pub(super) fn stat_resolved(&self, path: &[u8]) -> Result<Stat> {
+        if let Some(known) = self.stats().get(path) {
+            return Ok(known.clone());
+        }
+        let stat =
+            self.device.run(0, || self.driver.stat(path)).map_err(|error| at(error, path))?;
+        let mut stats = self.stats();
+        if stats.len() >= REMEMBERED {
+            stats.clear();
+        }
+        stats.insert(path.to_vec(), stat.clone());
+        Ok(stat)
+    }
+
+    pub(super) fn link_resolved(&self, path: &[u8]) -> Result<Vec<u8>> {
+        self.device.run(0, || self.driver.read_link(path)).map_err(|error| at(error, path))
+    }
+
+    fn stats(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, Stat>> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D> fmt::Debug for Volume<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl<D: Driver> GuestFs for Volume<D> {
+    fn info(&self) -> &FsInfo {
+        &self.info
+    }
+
+    fn used(&self) -> Result<u64> {
+        self.device.run(0, || self.driver.used())
+    }
+
+    fn stat(&self, path: &[u8]) -> Result<Stat> {
+        self.stat_resolved(&self.resolved(path, Last::Keep)?)
+    }
+
+    fn read_dir(&self, path: &[u8]) -> Result<Vec<DirEntry>> {
+        let path = self.resolved(path, Last::Follow)?;
+        self.device.run(0, || self.driver.read_dir(&path)).map_err(|error| at(error, &path))
+    }
+
+    fn read_at(&self, path: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let path = self.resolved(path, Last::Follow)?;
+        self.device
+            .run(buf.len() as u64, || read_full(&self.driver, &path, offset, buf))
+            .map_err(|error| at(error, &path))
+    }
+
+    fn read_link(&self, path: &[u8]) -> Result<Vec<u8>> {
+        self.link_resolved(&self.resolved(path, Last::Keep)?)
+    }
+
+    fn resolve(&self, path: &[u8]) -> Result<Vec<u8>> {
+        self.resolved(path, Last::Follow)
+    }
+}
+
+/// Reads until `buf` is full or the file ends.
+fn read_full(driver: &impl Driver, path: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match driver.read_at(path, offset.saturating_add(done as u64), rest)? {
+            0 => break,
+            len => done += len.min(rest.len()),
+        }
+    }
+    Ok(done)
+}
+
+/// The error with the path in front.
+pub(super) fn at(error: Error, path: &[u8]) -> Error {
+    let mut told = Error::new(error.kind(), format!("{}: {error}", shown(path)));
+    if let Some(hint) = error.advice() {
+        told = told.hint(hint);
+    }
+    told.caused_by(error)
+}

@@ -1,0 +1,193 @@
+//! XFS, by `rust-fs-xfs`.
+
+use std::sync::Arc;
+
+use fs_xfs::Filesystem;
+use fs_xfs::fs::File;
+use fs_xfs::inode::FileType;
+use fs_xfs::write::AttrChange;
+use vdisk_core::{Error, ErrorKind, Result};
+
+use super::device::Device;
+use super::edit::Changer;
+use super::resolve::split;
+use super::text::{unix_time, uuid};
+use super::volume::Driver;
+use super::{DirEntry, Edit, FileKind, FsInfo, FsKind, FsState, Stat, Unix};
+
+pub(super) struct Xfs(Filesystem);
+
+impl Xfs {
+    fn file(&self, path: &[u8]) -> Result<File<'_>> {
+        self.0.open_bytes(path).map_err(error)
+    }
+
+    fn number(&self, path: &[u8]) -> Result<u64> {
+        Ok(self.file(path)?.inode().ino)
+    }
+}
+
+impl Driver for Xfs {
+    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)> {
+        let this = Self(Filesystem::mount(device).map_err(error)?);
+        let superblock = this.0.superblock();
+        let info = FsInfo {
+            kind: FsKind::Xfs,
+            label: superblock.fname.clone(),
+            uuid: uuid(&superblock.uuid),
+            state: if this.0.was_replayed() { FsState::Journal } else { FsState::Clean },
+            total: superblock.dblocks.saturating_mul(superblock.blocksize.into()),
+            block_size: superblock.blocksize,
+        };
+        Ok((this, info))
+    }
+
+    fn used(&self) -> Result<u64> {
+        let superblock = self.0.superblock();
+        let blocks = superblock.dblocks.saturating_sub(superblock.fdblocks);
+        Ok(blocks.saturating_mul(superblock.blocksize.into()))
+    }
+
+    fn stat(&self, path: &[u8]) -> Result<Stat> {
+        let file = self.file(path)?;
+        let inode = file.inode();
+        Ok(Stat {
+            kind: kind(inode.file_type()),
+            size: inode.size,
+            modified: unix_time(inode.mtime.sec, inode.mtime.nsec),
+            created: (inode.version >= 3)
+                .then(|| unix_time(inode.crtime.sec, inode.crtime.nsec))
+                .flatten(),
+            unix: Some(Unix { mode: inode.permissions(), uid: inode.uid, gid: inode.gid }),
+            attributes: None,
+            links: inode.nlink,
+        })
+    }
+
+    fn read_dir(&self, path: &[u8]) -> Result<Vec<DirEntry>> {
+        let mut listed = Vec::new();
+        for entry in self.file(path)?.entries().map_err(error)? {
+            let kind = match entry.ftype {
+                Some(known) => kind(Some(known)),
+                None => kind(self.0.read_inode(entry.ino).map_err(error)?.file_type()),
+            };
+            listed.push(DirEntry { name: entry.name, kind });
+        }
+        Ok(listed)
+    }
+
+    fn read_at(&self, path: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let file = self.file(path)?;
+        let kind = kind(file.inode().file_type());
+        if kind != FileKind::File {
+            return Err(Error::usage(format!("it is no file but a {}", kind.name())));
+        }
+        file.read_at(offset, buf).map_err(error)
+    }
+
+    fn read_link(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let file = self.file(path)?;
+        if !file.is_symlink() {
+            return Err(Error::usage("it is no link"));
+        }
+        file.link_target().map_err(error)
+    }
+}
+
+impl Changer for Xfs {
+    fn edit(device: Arc<Device>, edit: &Edit<'_>) -> Result<()> {
+        let this = Self(Filesystem::mount_rw(device).map_err(error)?);
+        this.change(edit)?;
+        this.0.unmount().map_err(error)
+    }
+}
+
+impl Xfs {
+    fn change(&self, edit: &Edit<'_>) -> Result<()> {
+        match *edit {
+            Edit::Create { path, content, unix } => {
+                let (parent, name) = self.place(path)?;
+                let mode = unix.mode & 0o7777;
+                let (file, _) = self.0.create_file(parent, name, mode).map_err(error)?;
+                self.own(file, unix)?;
+                self.write(file, 0, content)
+            }
+            Edit::CreateDir { path, unix } => {
+                let (parent, name) = self.place(path)?;
+                let mode = unix.mode & 0o7777;
+                let (made, _) = self.0.create_directory(parent, name, mode).map_err(error)?;
+                self.own(made, unix)
+            }
+            Edit::Replace { path, content } => {
+                let file = self.number(path)?;
+                self.0.truncate_to(file, 0).map_err(error)?;
+                self.write(file, 0, content)
+            }
+            Edit::Write { path, offset, data } => self.write(self.number(path)?, offset, data),
+            Edit::SetLen { path, len } => {
+                self.0.truncate_to(self.number(path)?, len).map(drop).map_err(error)
+            }
+            Edit::Remove { path } => {
+                let (parent, name) = self.place(path)?;
+                if self.file(path)?.is_dir() {
+                    self.0.remove_directory(parent, name).map(drop).map_err(error)
+                } else {
+                    self.0.unlink_file(parent, name).map(drop).map_err(error)
+                }
+            }
+            Edit::Rename { from, to } => {
+                let ((from, old), (to, new)) = (self.place(from)?, self.place(to)?);
+                self.0.rename(from, old, to, new).map(drop).map_err(error)
+            }
+        }
+    }
+
+    /// The directory's inode, and the name in it.
+    fn place<'a>(&self, path: &'a [u8]) -> Result<(u64, &'a [u8])> {
+        let (directory, name) =
+            split(path).ok_or_else(|| Error::usage("the root directory itself is not changed"))?;
+        Ok((self.number(directory)?, name))
+    }
+
+    fn write(&self, file: u64, offset: u64, data: &[u8]) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.0.write(file, offset, data).map(drop).map_err(error)
+    }
+
+    fn own(&self, inode: u64, unix: Unix) -> Result<()> {
+        let change = AttrChange {
+            permissions: Some(unix.mode & 0o7777),
+            uid: Some(unix.uid),
+            gid: Some(unix.gid),
+            ..AttrChange::default()
+        };
+        self.0.change_attributes(inode, &change).map(drop).map_err(error)
+    }
+}
+
+fn kind(known: Option<FileType>) -> FileKind {
+    match known {
+        Some(FileType::Regular) => FileKind::File,
+        Some(FileType::Directory) => FileKind::Directory,
+        Some(FileType::Symlink) => FileKind::Symlink,
+        _ => FileKind::Special,
+    }
+}
+
+fn error(error: fs_xfs::Error) -> Error {
+    use fs_xfs::Error as Xfs;
+    let kind = match &error {
+        Xfs::NotFound | Xfs::NotADirectory => ErrorKind::NotFound,
+        Xfs::NotAFile => ErrorKind::Usage,
+        Xfs::AlreadyExists | Xfs::DirectoryNotEmpty | Xfs::DirtyLog => ErrorKind::Refused,
+        Xfs::NoSpace(_) => ErrorKind::NoSpace,
+        Xfs::UnsupportedFeature(_) | Xfs::ReadOnly | Xfs::RealtimeDeviceAbsent { .. } => {
+            ErrorKind::Unsupported
+        }
+        Xfs::Internal(_) => ErrorKind::Unsupported,
+        _ => ErrorKind::Corrupt,
+    };
+    Error::new(kind, error.to_string()).caused_by(error)
+}

@@ -1,0 +1,82 @@
+//! Volumes that other programs made and filled, read by ours: every name, kind and byte.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs
+)]
+
+mod common;
+
+use common::{Make, VOLUMES, Volume, fill, make, open, tree_of};
+
+#[test]
+fn every_file_reads_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("tree");
+    fill(&source);
+    let expected = common::tree_on_host(&source);
+    for volume in VOLUMES {
+        let image = folder.path().join("volume");
+        if !make(volume, &image, Some(&source)) {
+            continue;
+        }
+        let fs = open(&image);
+        let info = fs.info();
+        assert_eq!(info.kind.name(), volume.kind, "{volume:?}");
+        assert_eq!(info.label, volume.label(), "{volume:?}");
+        assert_eq!(info.state.name(), "clean", "{volume:?}");
+        assert!(fs.used().unwrap() < info.total, "{volume:?}");
+        let mut found = tree_of(&*fs);
+        found.retain(|path, _| !volume.own_names().contains(&path.as_str()));
+        let mut expected = expected.clone();
+        if !volume.has_links() {
+            expected.retain(|_, node| !node.starts_with("link"));
+        }
+        common::assert_same_tree(&found, &expected, &format!("{volume:?}"));
+        std::fs::remove_file(&image).unwrap();
+    }
+}
+
+#[test]
+fn links_and_names_lead_where_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("tree");
+    fill(&source);
+    for volume in VOLUMES.iter().filter(|volume| volume.has_links()) {
+        let image = folder.path().join("volume");
+        if !make(volume, &image, Some(&source)) {
+            continue;
+        }
+        let fs = open(&image);
+        // The links of the tree: see `fill`.
+        assert_eq!(fs.read(b"/links/relative", 100).unwrap(), b"small\n", "{volume:?}");
+        assert_eq!(fs.read_link(b"/links/relative").unwrap(), b"../small.txt");
+        assert_eq!(fs.read(b"links/../links/./relative", 100).unwrap(), b"small\n");
+        assert_eq!(fs.read(b"/../../small.txt", 100).unwrap(), b"small\n");
+        assert_eq!(fs.resolve(b"/links/outside").unwrap(), b"/passwd", "inside the volume");
+        assert!(!fs.exists(b"/links/outside").unwrap());
+        assert_eq!(fs.read(b"/links/absolute", 100).unwrap(), b"small\n");
+        assert!(fs.read(b"/links/circle", 100).is_err());
+        assert!(!fs.exists(b"/nothing").unwrap());
+        assert!(!fs.exists(b"/small.txt/nothing").unwrap());
+        assert!(fs.read(b"/small.txt", 3).is_err(), "longer than the limit");
+        assert!(fs.read(b"/links", 100).is_err(), "a directory");
+        std::fs::remove_file(&image).unwrap();
+    }
+}
+
+/// The crate would list names of such volumes twice and miss others.
+#[test]
+fn ntfs_with_large_clusters_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("volume");
+    let volume = Volume { tool: Make::Ntfs, kind: "ntfs", mib: 48, args: &["-c", "65536"] };
+    if !make(&volume, &image, None) {
+        return;
+    }
+    let error = vdisk_guest::fs::open(common::disk(&image)).unwrap_err();
+    assert_eq!(error.kind(), vdisk_core::ErrorKind::Unsupported, "{error}");
+}
