@@ -15,6 +15,10 @@ use crate::layer::Access;
 use crate::lock::LockedFile;
 use crate::store::{Run, Store};
 
+/// Magic numbers of file systems that share blocks between files (`statfs(2)`): XFS, Btrfs,
+/// bcachefs, OCFS2.
+const SHARING: [u64; 4] = [0x5846_5342, 0x9123_683E, 0xCA45_1A4E, 0x7461_636F];
+
 /// An open host file or block device; all access is at an offset, so that threads may share it.
 #[derive(Debug)]
 pub struct HostFile {
@@ -140,6 +144,15 @@ impl HostFile {
     /// The host's.
     pub fn block_size(&self) -> io::Result<u64> {
         Ok(self.file().metadata()?.blksize())
+    }
+
+    /// Whether its file system can let files share blocks, so that a copy of whole blocks by
+    /// [`HostFile::copy_range`] moves no bytes.
+    #[must_use]
+    pub fn shares_blocks(&self) -> bool {
+        let found = rustix::fs::fstatfs(self.file()).ok();
+        let kind = found.and_then(|found| u64::try_from(found.f_type).ok());
+        !self.device && kind.is_some_and(|kind| SHARING.contains(&kind))
     }
 
     /// Lets the kernel copy up to `len` bytes from `offset` to `to` at `to_offset`, by sharing

@@ -128,6 +128,7 @@ pub fn create(files: &mut dyn Files, options: &CreateOptions) -> Result<Box<dyn 
             footer,
             end: plan.table_end(),
             current: None,
+            bitmaps: Bitmaps::new(store.clone(), plan.shape.bitmap),
             table: TableStream::new(store.clone(), TABLE_AT),
             plan,
             store,
@@ -238,6 +239,7 @@ struct DynamicWriter {
     end: u64,
     /// The last block handed out, and where its data stands.
     current: Option<(u64, u64)>,
+    bitmaps: Bitmaps,
 }
 
 impl DynamicWriter {
@@ -245,8 +247,7 @@ impl DynamicWriter {
         let shape = self.plan.shape;
         let at = self.plan.place_from(self.end);
         self.table.push(block, shape.entry(at)?)?;
-        let bitmap = vec![0xFF; to_usize(shape.bitmap)];
-        self.store.put(&bitmap, at, "VHD sector bitmap")?;
+        self.bitmaps.put(at, self.end)?;
         self.end = at + shape.slot();
         let data = at + shape.bitmap;
         self.current = Some((block, data));
@@ -287,6 +288,44 @@ impl ImageWriter for DynamicWriter {
         let Plan { entries, shape } = self.plan;
         let header = Header::new(HEADER_AT, TABLE_AT, entries, shape);
         write_frame(&*self.store, &self.footer, &header, self.end)
+    }
+}
+
+/// Writes the sector bitmaps of new blocks, which are all alike: where the host's files can share
+/// blocks, all but one are shared, or the flush at the end would write each by itself.
+#[derive(Debug)]
+struct Bitmaps {
+    store: Arc<dyn Store>,
+    /// Bytes of one.
+    len: u64,
+    sharing: bool,
+    /// Where one stands that can be shared, with the unused bytes before it.
+    model: Option<u64>,
+}
+
+impl Bitmaps {
+    fn new(store: Arc<dyn Store>, len: u64) -> Self {
+        let sharing = store.host().is_some_and(HostFile::shares_blocks);
+        Self { store, len, sharing, model: None }
+    }
+
+    /// Writes one at byte `at`; the bytes from `free` up to there are not used.
+    fn put(&mut self, at: u64, free: u64) -> Result<()> {
+        let room = self.len.next_multiple_of(GRANULE);
+        let start = (at + self.len).checked_sub(room).filter(|start| *start >= free);
+        if let (Some(model), Some(start)) = (self.model, start)
+            && self.share(model, start, room)
+        {
+            return Ok(());
+        }
+        self.store.put(&vec![0xFF; to_usize(self.len)], at, "VHD sector bitmap")?;
+        self.model = self.model.or(start.filter(|_| self.sharing));
+        Ok(())
+    }
+
+    fn share(&self, from: u64, to: u64, len: u64) -> bool {
+        let copied = |file: &HostFile| file.copy_range(from, file, to, to_usize(len));
+        self.store.host().is_some_and(|file| copied(file).is_ok_and(|copied| copied as u64 == len))
     }
 }
 

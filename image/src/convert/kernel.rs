@@ -4,22 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vdisk_core::{HostFile, Store};
 
-/// Magic numbers of file systems that share blocks between files (`statfs(2)`): XFS, Btrfs,
-/// bcachefs, OCFS2.
-const SHARING: [u64; 4] = [0x5846_5342, 0x9123_683E, 0xCA45_1A4E, 0x7461_636F];
-
 /// Bytes asked of the kernel at once; small enough to notice a request to stop.
 const STEP: usize = 64 << 20;
 
 /// Whether the file systems of `from` and `to` can share blocks between them.
 pub(super) fn can_share(from: &HostFile, to: &HostFile) -> bool {
-    if from.is_device() || to.is_device() {
-        return false;
-    }
-    let same_system = from.id().0 == to.id().0;
-    let kind =
-        rustix::fs::fstatfs(from.file()).ok().and_then(|found| u64::try_from(found.f_type).ok());
-    same_system && kind.is_some_and(|kind| SHARING.contains(&kind))
+    from.id().0 == to.id().0 && from.shares_blocks() && to.shares_blocks()
 }
 
 /// Lets the kernel copy, until it says that it cannot.
