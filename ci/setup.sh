@@ -29,6 +29,7 @@ need cryptsetup cryptsetup-bin
 need mksquashfs squashfs-tools
 need genisoimage genisoimage
 need pvcreate lvm2
+need grub-fstest grub-common
 # Makers and judges of file systems (guest/tests).
 need mcopy mtools
 need fuser psmisc

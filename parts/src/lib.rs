@@ -9,12 +9,15 @@
 //! | list the partitions of a disk | [`Table::read`] |
 //! | read one of them | [`Partition::open`] |
 //! | tell what stands there | [`recognise()`] |
+//! | find and open logical volumes | [`lvm::scan`] |
 //!
 //! # Module map
 //!
 //! * `table` chooses between the kinds of tables and checks what they all can break; `gpt` and
 //!   `mbr` read one kind each; `types` names what partitions are for.
 //! * `recognise` tells volumes by their magic numbers.
+//! * `lvm` has a part each for physical volumes, the text of the metadata, what it means, and
+//!   logical volumes as disks.
 //! * `block` and `crc` are what these share.
 //!
 //! # Invariants
@@ -67,7 +70,7 @@
 mod block;
 mod crc;
 mod gpt;
-mod lvm;
+pub mod lvm;
 mod mbr;
 pub mod recognise;
 pub mod table;
