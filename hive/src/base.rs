@@ -21,7 +21,6 @@ pub(crate) mod field {
     pub(crate) const FORMAT: usize = 32;
     pub(crate) const ROOT: usize = 36;
     pub(crate) const BINS: usize = 40;
-    pub(crate) const NAME: usize = 48;
     pub(crate) const CHECKSUM: usize = 508;
 }
 

@@ -16,6 +16,9 @@
 //! | `hive`, `key`, `value` | the tree, for callers |
 //! | `name`, `upcase` | names, their order, hashes and hints as Windows computes them |
 //! | `log`, `marvin`, `recover` | transaction logs of both generations, and replaying them |
+//! | `check` | every rule of the format, with a code for each |
+//! | `edit` | [`Editor`]: values, keys, names, classes, security descriptors; free cells and new bins |
+//! | `changes` | what an edit changes in the file, page by page |
 //!
 //! # Invariants
 //!
@@ -24,6 +27,9 @@
 //! * When a hive is open its bins and cells are sound, and every reference must lead to the start
 //!   of an allocated cell: cells cannot overlap.
 //! * Walking down from the root visits each key at most once (see [`Key`]).
+//! * An edit is made in memory, each call whole or not at all, and its bytes are given away only
+//!   after a walk through all of the new hive found no rule broken.
+//! * A hive that is dirty or damaged is read as far as it can be, and never edited.
 //! * Names keep lone surrogates, values keep any type number and any data.
 //! * Offsets in errors are bytes from the start of the file.
 //!
@@ -57,11 +63,34 @@
 //! # Ok(())
 //! # }
 //! ```
-
-#![allow(dead_code, reason = "editing is being built")]
+//!
+//! An edit, and what to write:
+//!
+//! ```
+//! use vdisk_hive::{Editor, FileTime, Hive, ValueKind, changes};
+//!
+//! # fn main() -> vdisk_core::Result<()> {
+//! # let before = vdisk_testkit::regf::empty_hive(5);
+//! let hive = Hive::parse(before.clone())?;
+//! let mut editor = Editor::new(hive, FileTime::from(std::time::SystemTime::now()))?;
+//! let root = editor.hive().root()?.id();
+//! let key = editor.create_key(root, "Services")?;
+//! editor.set_value(key, "Start", ValueKind::DWORD, &3_u32.to_le_bytes())?;
+//! let after = editor.finish()?;
+//! for change in changes(&before, &after) {
+//!     println!("{} bytes at {}", change.bytes.len(), change.offset);
+//! }
+//! # let value = Hive::parse(after)?.open("services")?.unwrap().value("start")?.unwrap().as_u32()?;
+//! # assert_eq!(value, Some(3));
+//! # Ok(())
+//! # }
+//! ```
 
 mod base;
 mod bytes;
+mod changes;
+mod check;
+mod edit;
 mod hive;
 mod image;
 mod key;
@@ -76,6 +105,8 @@ mod upcase;
 mod value;
 
 pub use base::{BaseBlock, is_hive};
+pub use changes::{Change, LOG_HEADER, changes};
+pub use edit::Editor;
 pub use hive::Hive;
 pub use key::{Key, KeyId, MAX_DEPTH, Security, SecurityId, Subkeys};
 pub use log::Generation;

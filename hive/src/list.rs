@@ -1,7 +1,5 @@
 //! Lists of sub-keys (`li`, `lf`, `lh`, and `ri` above them) and of values.
 
-use std::collections::BTreeSet;
-
 use vdisk_core::{Error, Result};
 
 use crate::bytes::{array, index, u32_at};
@@ -138,14 +136,13 @@ impl SubkeyList {
 }
 
 fn distinct(cell: &Cell<'_>, offsets: impl Iterator<Item = Offset>) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for offset in offsets {
-        if !seen.insert(offset) {
-            let message = format!("names the cell at {:#x} twice", offset.in_file());
-            return Err(cell.corrupt(STRUCTURE, message));
-        }
-    }
-    Ok(())
+    let mut sorted: Vec<Offset> = offsets.collect();
+    sorted.sort_unstable();
+    let twice = sorted.iter().zip(sorted.iter().skip(1)).find(|(before, after)| before == after);
+    twice.map_or(Ok(()), |(offset, _)| {
+        let message = format!("names the cell at byte {} twice", offset.in_file());
+        Err(cell.corrupt(STRUCTURE, message))
+    })
 }
 
 /// The values of a key: the cells in its value list.

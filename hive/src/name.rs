@@ -62,8 +62,13 @@ impl Name {
     /// The order of keys in sub-key lists: by upper-case units.
     #[must_use]
     pub fn order(&self, other: &Self) -> Ordering {
-        let upper = |name: &Self| -> Vec<u16> { name.0.iter().copied().map(upcase).collect() };
-        upper(self).cmp(&upper(other))
+        let [ours, theirs] = [self, other].map(|name| name.0.iter().copied().map(upcase));
+        ours.cmp(theirs)
+    }
+
+    /// The name in upper case.
+    pub(crate) fn to_upper(&self) -> Self {
+        Self(self.0.iter().copied().map(upcase).collect())
     }
 
     /// The hash in `lh` lists: `37 * hash + unit` over the upper-case units.

@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 pub(crate) mod dump;
+pub(crate) mod exercise;
+pub(crate) mod model;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
