@@ -23,9 +23,14 @@ use crate::types::PartitionType;
 pub(crate) mod field {
     pub(crate) const SIZE: usize = 12;
     pub(crate) const CRC: usize = 16;
+    pub(crate) const MY_LBA: usize = 24;
+    pub(crate) const ALTERNATE_LBA: usize = 32;
+    pub(crate) const LAST_USABLE: usize = 48;
+    pub(crate) const DISK_GUID: usize = 56;
     pub(crate) const ENTRIES_LBA: usize = 72;
     pub(crate) const ENTRIES: usize = 80;
     pub(crate) const ENTRY_BYTES: usize = 84;
+    pub(crate) const ENTRIES_CRC: usize = 88;
 }
 
 /// Bytes of a header; it may claim more, which are reserved.
@@ -42,6 +47,8 @@ const WHAT: &str = "GPT header";
 pub(crate) struct Half {
     /// The sector that the header stands in.
     pub(crate) lba: u64,
+    /// That sector.
+    pub(crate) raw: Block,
     pub(crate) header: Header,
     /// The entries' bytes.
     pub(crate) entries: Block,
@@ -247,7 +254,7 @@ impl Half {
             )));
         }
         let partitions = read.partitions().clone();
-        Ok(Self { lba, header, entries, partitions })
+        Ok(Self { lba, raw, header, entries, partitions })
     }
 }
 

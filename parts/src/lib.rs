@@ -2,7 +2,8 @@
 //!
 //! # Design
 //!
-//! Everything here reads a [`Disk`](vdisk_core::Disk) and writes nothing.
+//! Everything here reads a [`Disk`](vdisk_core::Disk) and writes nothing; what is to be changed
+//! comes out as [`Change`](vdisk_core::Change)s.
 //!
 //! | to | use |
 //! | --- | --- |
@@ -10,11 +11,13 @@
 //! | read one of them | [`Partition::open`] |
 //! | tell what stands there | [`recognise()`] |
 //! | find and open logical volumes | [`lvm::scan`] |
+//! | change a table | [`Edit`] |
 //!
 //! # Module map
 //!
 //! * `table` chooses between the kinds of tables and checks what they all can break; `gpt` and
 //!   `mbr` read one kind each; `types` names what partitions are for.
+//! * `edit` changes a table in memory and tells which bytes differ.
 //! * `recognise` tells volumes by their magic numbers.
 //! * `lvm` has a part each for physical volumes, the text of the metadata, what it means, and
 //!   logical volumes as disks.
@@ -69,6 +72,7 @@
 
 mod block;
 mod crc;
+pub mod edit;
 mod gpt;
 pub mod lvm;
 mod mbr;
@@ -76,6 +80,7 @@ pub mod recognise;
 pub mod table;
 pub mod types;
 
+pub use edit::Edit;
 pub use recognise::{Volume, VolumeKind, recognise};
 pub use table::{DiskId, Partition, Table, TableKind};
 pub use types::{PartitionType, Role};

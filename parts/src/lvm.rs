@@ -76,9 +76,9 @@ pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Vec<VolumeGroup>> {
             findings.corruption("lvm-metadata-damaged", error.offset(), error.to_string());
             damage = damage.or(Some(error));
         }
-        for text in &physical.metadata {
-            let found = Description::parse(text)
-                .map_err(|reason| Error::new(ErrorKind::Corrupt, format!("{WHAT}: {reason}")))?;
+        for (area, text) in &physical.metadata {
+            let found = Description::parse(*area, text)
+                .map_err(|reason| Error::corrupt(WHAT, *area, reason))?;
             let known = newest.get(&found.id).map(|known| known.seqno);
             if known.is_some_and(|known| known != found.seqno) {
                 findings.add(
@@ -172,8 +172,8 @@ impl VolumeGroup {
         let segments = match &volume.layout {
             Layout::Known(segments) => segments,
             Layout::Corrupt(reason) => {
-                let message = format!("{WHAT} of {group}/{name}: {reason}");
-                return Err(Error::new(ErrorKind::Corrupt, message));
+                let message = format!("of {group}/{name}: {reason}");
+                return Err(Error::corrupt(WHAT, self.description.area, message));
             }
             Layout::Unsupported => {
                 let message = format!(
@@ -209,7 +209,7 @@ impl VolumeGroup {
             let message = format!(
                 "{group}/{volume} reaches to byte {end} of physical volume {uuid}, which has {len}"
             );
-            return Err(Error::new(ErrorKind::Truncated, message));
+            return Err(Error::new(ErrorKind::Truncated, message).at("LVM2 physical volume", len));
         }
         Ok(place)
     }

@@ -25,6 +25,7 @@ const MOST_LOGICAL: usize = 1024;
 /// The sector's content.
 #[derive(Clone, Debug)]
 pub(crate) struct Mbr {
+    pub(crate) raw: Block,
     pub(crate) signature: u32,
     pub(crate) entries: [Entry; 4],
 }
@@ -46,7 +47,7 @@ impl Mbr {
         let entries = entries(&raw)?;
         let plausible = entries.iter().all(|entry| matches!(entry.status, 0 | 0x80));
         let signature = raw.u32(SIGNATURE);
-        plausible.then_some(Self { signature, entries })
+        plausible.then_some(Self { raw, signature, entries })
     }
 
     /// Whether it covers a GPT.

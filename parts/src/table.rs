@@ -287,6 +287,7 @@ impl Partition {
                 disk.len()
             );
             return Err(Error::new(ErrorKind::Truncated, message)
+                .at("partition", self.start)
                 .hint("the image was cut, or is one of several that belong together"));
         }
         let range = self.range();

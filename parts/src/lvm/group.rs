@@ -10,6 +10,8 @@ const SECTOR: u64 = 512;
 /// The description of a group, without the disks.
 #[derive(Clone, Debug)]
 pub(crate) struct Description {
+    /// Byte of the metadata area it was read from, on one of the disks.
+    pub(crate) area: u64,
     pub(crate) name: String,
     pub(crate) id: String,
     /// Grows with each change.
@@ -63,7 +65,7 @@ pub(crate) struct Segment {
 
 impl Description {
     /// Understands a metadata text; what is wrong otherwise.
-    pub(crate) fn parse(text: &Section) -> Result<Self, &'static str> {
+    pub(crate) fn parse(area: u64, text: &Section) -> Result<Self, &'static str> {
         let (name, group) = text.sections().next().ok_or("it describes no group")?;
         let extent = group.number("extent_size").and_then(|sectors| sectors.checked_mul(SECTOR));
         let extent = extent.filter(|bytes| *bytes > 0).ok_or("the group has no size of extents")?;
@@ -78,6 +80,7 @@ impl Description {
         let volumes = group.section("logical_volumes").into_iter().flat_map(Section::sections);
         let volumes = volumes.map(|(name, volume)| context.volume(name, volume)).collect();
         Ok(Self {
+            area,
             name: name.to_owned(),
             id: group.text("id").ok_or("the group has no id")?.to_owned(),
             seqno: group.number("seqno").ok_or("the group has no number of changes")?,
@@ -220,7 +223,7 @@ mod tests {
                                  pv1 {{ id = \"b\" pe_start = 4096 pe_count = 10 }} }}
              logical_volumes {{ {volumes} }} }}"
         );
-        Description::parse(&Section::parse(text.as_bytes()).unwrap()).unwrap()
+        Description::parse(0, &Section::parse(text.as_bytes()).unwrap()).unwrap()
     }
 
     fn volume(segments: &str) -> Described {

@@ -20,8 +20,8 @@ const AREA: &str = "LVM2 metadata area";
 #[derive(Debug)]
 pub(crate) struct Physical {
     pub(crate) uuid: String,
-    /// The metadata of each area that holds some.
-    pub(crate) metadata: Vec<Section>,
+    /// The metadata of each area that holds some, and where the area stands.
+    pub(crate) metadata: Vec<(u64, Section)>,
     /// Why others could not be read.
     pub(crate) damage: Vec<Error>,
 }
@@ -50,8 +50,8 @@ impl Physical {
             match read_text(disk, area) {
                 Ok(None) => {}
                 Ok(Some(text)) => match Section::parse(&text) {
-                    Ok(section) => found.metadata.push(section),
-                    Err(error) => found.damage.push(error),
+                    Ok(section) => found.metadata.push((area, section)),
+                    Err(reason) => found.damage.push(Error::corrupt(AREA, area, reason)),
                 },
                 Err(error) => found.damage.push(error),
             }
