@@ -294,18 +294,22 @@ struct Picture {
 
 impl Read for Picture {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        for (byte, at) in buf.iter_mut().zip(self.at..self.len) {
-            *byte = [&self.header, &self.entries]
-                .into_iter()
-                .find_map(|(start, bytes)| {
-                    bytes.get(usize::try_from(at.checked_sub(*start)?).ok()?)
-                })
-                .copied()
-                .unwrap_or_default();
-        }
         let there = self.len.saturating_sub(self.at).min(buf.len() as u64);
-        self.at += there;
-        Ok(usize::try_from(there).unwrap_or_default())
+        let asked = self.at..self.at + there;
+        let index = |base: u64, at: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
+        buf.fill(0);
+        for (start, bytes) in [&self.header, &self.entries] {
+            let from = asked.start.max(*start);
+            let to = asked.end.min(start.saturating_add(bytes.len() as u64));
+            if from < to
+                && let Some(target) = buf.get_mut(index(asked.start, from)..index(asked.start, to))
+                && let Some(source) = bytes.get(index(*start, from)..index(*start, to))
+            {
+                target.copy_from_slice(source);
+            }
+        }
+        self.at = asked.end;
+        Ok(index(asked.start, asked.end))
     }
 }
 

@@ -378,3 +378,37 @@ fn real_disks() {
     }
     assert!(tables >= 4, "{tables}");
 }
+
+#[test]
+fn any_change_is_survived() {
+    let Some((bytes, _)) = sample() else { return };
+    let mut random = fastrand::Rng::with_seed(11);
+    let sums = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    let last = bytes.len() - 512;
+    for round in 0..200 {
+        let mut bytes = bytes.clone();
+        for _ in 0..random.usize(1..4) {
+            let base = [0, 512, 1024, last, last - 32 * 512][random.usize(0..5)];
+            bytes[base + random.usize(0..512)] = [0, 1, 0xff, 0x7f][random.usize(0..4)];
+        }
+        // Changes behind right checksums, every other time.
+        for header in [512, last] {
+            if round % 2 == 0 {
+                let entries = if header == 512 { 1024 } else { last - 32 * 512 };
+                let sum = sums.checksum(&bytes[entries..entries + 16384]);
+                bytes[header + 88..header + 92].copy_from_slice(&sum.to_le_bytes());
+                bytes[header + 16..header + 20].fill(0);
+                let sum = sums.checksum(&bytes[header..header + 92]);
+                bytes[header + 16..header + 20].copy_from_slice(&sum.to_le_bytes());
+            }
+        }
+        let disk = VecDisk(bytes);
+        let Ok(table) = Table::read(&disk, 512) else { continue };
+        if let Ok(mut edit) = vdisk_parts::Edit::new(&disk, 512) {
+            let _ = edit.fit_to(disk.len() + 4096);
+            let _ = edit.grow_last();
+            assert!(edit.changes().iter().all(|change| change.bytes.len() <= 1 << 21));
+        }
+        assert!(table.findings.iter().all(|finding| !finding.message.is_empty()));
+    }
+}
