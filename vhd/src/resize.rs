@@ -39,6 +39,15 @@ impl VhdLayer {
         Ok(())
     }
 
+    /// Whether an earlier resize to the present size was cut off after the footer had it.
+    pub(crate) fn resize_is_unfinished(&self) -> bool {
+        let size = self.info.virtual_size;
+        match &self.body {
+            Body::Fixed(fixed) => fixed.footer_at > size.next_multiple_of(SECTOR),
+            Body::Sparse(sparse) => u64::from(sparse.bat.entries()) > sparse.shape.blocks(size),
+        }
+    }
+
     /// Changes the size to one that [`VhdLayer::may_resize`].
     pub(crate) fn resize_body(&mut self, size: u64) -> Result<()> {
         let store = &self.stores[0];
@@ -70,8 +79,10 @@ impl Fixed {
             store.clear(old, new.min(len) - old, "guest data")?;
             store.flush()?;
         }
-        self.footer.set_size(new);
-        self.put(store, self.footer_at)?;
+        if new != old {
+            self.footer.set_size(new);
+            self.put(store, self.footer_at)?;
+        }
         if new < self.footer_at {
             self.put(store, new)?;
             store.resize(new + FOOTER)?;

@@ -107,7 +107,7 @@ impl LayerMut for VhdLayer {
     fn resize(&mut self, virtual_size: u64) -> Result<()> {
         self.ready()?;
         self.may_resize(virtual_size)?;
-        if virtual_size == self.info.virtual_size {
+        if virtual_size == self.info.virtual_size && !self.resize_is_unfinished() {
             return Ok(());
         }
         self.failed = true;

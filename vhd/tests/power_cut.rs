@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use common::{child, contents, empty, image, open_read, open_write, options};
-use vdisk_core::{Findings, Layer, LayerMut, MemStore, Severity, Store};
+use vdisk_core::{Findings, Layer, LayerMut, MemStore, Severity, Store, Vacant, Watch};
 use vdisk_testkit::content::Content;
 use vdisk_testkit::{VecDisk, vacant};
 use vdisk_vhd::Subformat;
@@ -275,5 +275,57 @@ fn fixed() {
         let content = Content::full(150 * 1024, seed);
         let start = image(&options(150 * 1024, Subformat::Fixed, 4096), &content);
         cut_everywhere(&start, &[], Some(300), seed);
+    }
+}
+
+/// Killed anywhere, a shrink or growth is finished by asking for the same size again, and what was
+/// cut off never comes back.
+#[test]
+fn a_resize_that_was_killed_is_finished_by_the_next() {
+    for kind in [Subformat::Dynamic, Subformat::Fixed] {
+        let large = 600 * 4096;
+        let disk = Content::full(large, 9);
+        let bytes = image(&options(large, kind, 4096), &disk).to_bytes();
+        for target in [100 * 4096 + 512, large + 300 * 4096] {
+            let now = MemStore::from_bytes("image", &bytes);
+            let log = Arc::new(LogStore { now, log: Mutex::default() });
+            let mut layer = open_write(log.clone()).unwrap();
+            layer.resize(target).unwrap();
+            layer.close().unwrap();
+            let below = VecDisk(Vec::new());
+            let mut expected = disk.bytes().to_vec();
+            expected.resize(target as usize, 0);
+            let ops = log.log.lock().unwrap().clone();
+            for cut in 0..=ops.len() {
+                // The many moves of blocks are all alike.
+                if (40..ops.len().saturating_sub(40)).contains(&cut) && cut % 13 != 0 {
+                    continue;
+                }
+                let context = format!("{kind:?} to {target}, killed after {cut} of {}", ops.len());
+                let store = Arc::new(MemStore::from_bytes("cut", &bytes));
+                for op in &ops[..cut] {
+                    match op {
+                        Op::Write(at, bytes) => store.write_all_at(bytes, *at).unwrap(),
+                        Op::SetLen(len) => store.set_len(*len).unwrap(),
+                        Op::Sync => {}
+                    }
+                }
+                let mut layer = open_write(store.clone()).unwrap();
+                layer.resize(target).unwrap_or_else(|e| panic!("{context}: {e}"));
+                // Where only space was left to be given back, compacting does that.
+                layer.compact(&Vacant::default(), Watch::default()).unwrap();
+                layer.close().unwrap();
+                let mut layer = open_write(store.clone()).unwrap();
+                vdisk_testkit::model::assert_clean(&layer, &context);
+                assert!(contents(&layer, &below) == expected, "{context}");
+                if target < large {
+                    assert_eq!(store.len().unwrap(), log.len().unwrap(), "{context}");
+                    layer.resize(large).unwrap();
+                    expected.resize(large as usize, 0);
+                    assert!(contents(&layer, &below) == expected, "{context}: it came back");
+                    expected.truncate(target as usize);
+                }
+            }
+        }
     }
 }

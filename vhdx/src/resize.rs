@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use vdisk_core::zeros::is_zero;
 use vdisk_core::{Error, Result, StoreExt};
 
 use crate::bat::{ENTRY, Geometry, Payload, Slot, State};
@@ -27,7 +28,7 @@ impl VhdxLayer {
         check_size(virtual_size, self.metadata.logical_sector)?;
         let old = self.map.geometry;
         if virtual_size == old.virtual_size {
-            return Ok(());
+            return self.forget_beyond();
         }
         self.begin()?;
         let new = Geometry { virtual_size, ..old };
@@ -151,6 +152,34 @@ impl VhdxLayer {
                 let range = payload.offset..payload.offset + geometry.block_size;
                 self.writer_mut()?.space.give_up(range);
             }
+        }
+        Ok(())
+    }
+
+    /// Clears the rest of the table's region, where a shrink that was cut off leaves entries of
+    /// blocks that are free.
+    fn forget_beyond(&mut self) -> Result<()> {
+        let view = self.writer_mut()?.view();
+        let end = self.regions.bat.range().end;
+        let mut at = self.map.bat.offset() + self.map.bat.len();
+        while at < end {
+            let run = view
+                .run_at(at, end)
+                .map_err(|e| Error::io(e, "look for holes").at(crate::map::BAT, at))?;
+            if run.hole {
+                at += run.len;
+                continue;
+            }
+            let next = (at / SECTOR * SECTOR + SECTOR).min(end);
+            let mut entries = vec![0; usize::try_from(next - at).unwrap_or_default()];
+            view.fetch(&mut entries, at, crate::map::BAT)?;
+            if !is_zero(&entries) {
+                self.begin_aside()?;
+                self.make_room(1)?;
+                entries.fill(0);
+                view.put(&entries, at, crate::map::BAT)?;
+            }
+            at = next;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{MIB, VecStore, child, content, image, read_only, small, writable};
 use vdisk_core::disk::ZeroDisk;
-use vdisk_core::{Disk, ErrorKind, Findings, Layer, LayerMut, Severity, Store};
+use vdisk_core::{Disk, ErrorKind, Findings, Layer, LayerMut, Severity, Store, Vacant, Watch};
 use vdisk_testkit::content::Content;
 use vdisk_testkit::{VecDisk, vacant};
 use vdisk_vhdx::CreateOptions;
@@ -351,4 +351,55 @@ fn a_failed_flush_ends_the_writing() {
         assert!(found[2 * MIB as usize..].iter().all(|byte| *byte == 0));
     }
     assert!(failed > 0);
+}
+
+/// Killed anywhere, a shrink or growth is finished by asking for the same size again, and what was
+/// cut off never comes back.
+#[test]
+fn a_resize_that_was_killed_is_finished_by_the_next() {
+    let (large, below) = (5 * MIB, VecDisk(Vec::new()));
+    let disk = Content::full(large, 9);
+    let start = image(&small(large), &disk).to_bytes();
+    for target in [2 * MIB + 4096, 9 * MIB] {
+        let recorder =
+            Arc::new(Recorder { inner: VecStore::new(start.clone()), ops: Mutex::default() });
+        let mut layer = writable(recorder.clone()).unwrap();
+        layer.resize(target).unwrap();
+        layer.close().unwrap();
+        let ops = recorder.ops.lock().unwrap().clone();
+        let mut expected = disk.bytes().to_vec();
+        expected.resize(target as usize, 0);
+        for cut in 0..=ops.len() {
+            let context = format!("to {target}, killed after {cut} of {}", ops.len());
+            let store = VecStore::new(start.clone());
+            ops[..cut].iter().for_each(|op| apply(&store, op, None));
+            let mut layer = writable(store.clone()).unwrap();
+            layer.resize(target).unwrap_or_else(|e| panic!("{context}: {e}"));
+            // Where only space was left to be given back, compacting does that.
+            layer.compact(&Vacant::default(), Watch::default()).unwrap();
+            layer.close().unwrap();
+            drop(layer);
+            let mut layer = writable(store.clone()).unwrap();
+            vdisk_testkit::model::assert_clean(&layer, &context);
+            assert!(content(&layer, &below).unwrap() == expected, "{context}");
+            if target < large {
+                // No entry is left of the blocks that were cut off: they are behind the 3 that stay.
+                let mut rest = [0; 64];
+                store.read_exact_at(&mut rest, bat_offset(&layer) + 3 * 8).unwrap();
+                assert_eq!(rest, [0; 64], "{context}");
+                layer.resize(large).unwrap();
+                expected.resize(large as usize, 0);
+                assert!(content(&layer, &below).unwrap() == expected, "{context}: it came back");
+                expected.truncate(target as usize);
+            }
+        }
+    }
+}
+
+fn bat_offset(layer: &dyn Layer) -> u64 {
+    let facts = &layer.info().facts;
+    match facts.iter().find(|(name, _)| *name == "bat-offset") {
+        Some((_, vdisk_core::Fact::Int(at))) => *at,
+        other => panic!("{other:?}"),
+    }
 }

@@ -42,26 +42,29 @@ impl VmdkLayer {
         })
     }
 
-    fn put_descriptor(&mut self, changed: &Descriptor) -> Result<()> {
+    /// Replaces the descriptor, so that a power cut leaves the old text or the new one where the
+    /// module's introduction says so.
+    pub(crate) fn put_descriptor(&mut self, changed: &Descriptor) -> Result<()> {
         let (old, new) = (self.descriptor.to_bytes(), changed.to_bytes());
         if old == new {
             return Ok(());
         }
         match self.place.room {
             Some(room) if new.len() as u64 > room => {
-                Err(Error::unsupported("the descriptor has no room for the parent's path")
+                Err(Error::unsupported("the descriptor has no room for a longer text")
                     .in_file(self.store_name(0))
-                    .hint("move the parent to a folder with a shorter path"))
+                    .hint("give a parent in a folder with a shorter path, or convert the disk"))
             }
             Some(room) => match one_sector(&old, &new, self.place.at) {
                 Some((at, bytes)) => self.put_text(&bytes, self.place.at + at),
                 None => self.replace_embedded(&new, room),
             },
             None => {
-                self.put_text(&new, 0)?;
-                let store = self.stores.first().ok_or_else(|| Error::internal("no descriptor"))?;
-                store.resize(new.len() as u64)?;
-                store.flush()
+                // Empty lines where it was longer: a text cut in a second step could be left with
+                // the old one's end.
+                let mut text = new;
+                text.resize(text.len().max(to_usize(self.descriptor_len()?)), b'\n');
+                self.put_text(&text, 0)
             }
         }
     }
@@ -97,6 +100,10 @@ impl VmdkLayer {
         let mut found = [0; 16];
         store.fetch(&mut found, SECTOR, WHAT)?;
         Ok(self.descriptor.to_bytes().starts_with(&found))
+    }
+
+    fn descriptor_len(&self) -> Result<u64> {
+        self.stores.first().ok_or_else(|| Error::internal("no descriptor file"))?.size()
     }
 
     fn put_text(&self, text: &[u8], at: u64) -> Result<()> {

@@ -1,26 +1,25 @@
 //! Changing the virtual size: of the last extent, in an order that a power cut cannot spoil. What
 //! grows is there before the descriptor says so, what shrinks stays until after.
 
-use vdisk_core::{Error, PagedTable, Result, StoreExt};
+use vdisk_core::{Error, Findings, PagedTable, Result, Severity, StoreExt};
 use zerocopy::IntoBytes;
 
 use crate::allocate::sector_bytes;
+use crate::check::check_hosted;
 use crate::create::{MAX_SIZE, MOST_SPARSE, SPLIT};
-use crate::extent::{Body, Flat};
+use crate::extent::{Body, Extent, Flat};
 use crate::hosted::Hosted;
 use crate::layer::VmdkLayer;
 use crate::tables::{Entry, Holes, Shape};
 use crate::template::geometry;
 use crate::unit::{SECTOR, round_up, to_usize};
 
-const DESCRIPTOR: &str = "VMDK descriptor";
-
 impl VmdkLayer {
     /// Makes the disk `size` bytes long.
     pub(crate) fn resize_to(&mut self, size: u64) -> Result<()> {
         self.refuse_change()?;
         if size == self.info.virtual_size {
-            return Ok(());
+            return self.finish_resize();
         }
         let index = self.extents.len().saturating_sub(1);
         let (old, len) = self.refuse_resize(size, index)?;
@@ -37,6 +36,25 @@ impl VmdkLayer {
                 extent.len = len;
             }
             layer.refresh();
+            Ok(())
+        })
+    }
+
+    /// Does what is left of a resize that was cut off and asked for the present size.
+    fn finish_resize(&mut self) -> Result<()> {
+        let unfinished = |extent: &Extent| match &extent.body {
+            Body::Hosted(hosted) => extent.writable && hosted.header.capacity > extent.len,
+            _ => false,
+        };
+        if !self.extents.iter().any(unfinished) {
+            return Ok(());
+        }
+        self.change(|layer| {
+            for extent in layer.extents.iter_mut().filter(|extent| unfinished(extent)) {
+                if let Body::Hosted(hosted) = &mut extent.body {
+                    hosted.forget_beyond(extent.len)?;
+                }
+            }
             Ok(())
         })
     }
@@ -97,7 +115,7 @@ impl VmdkLayer {
         }
     }
 
-    /// Rewrites the descriptor with the new size and geometry, in one piece.
+    /// Rewrites the descriptor with the new size and geometry.
     fn resize_descriptor(&mut self, index: usize, len: u64) -> Result<()> {
         let mut changed = self.descriptor.clone();
         changed.set_extent_sectors(index, len / SECTOR);
@@ -108,23 +126,7 @@ impl VmdkLayer {
         changed.set("ddb.geometry.heads", &heads.to_string());
         changed.set("ddb.geometry.sectors", &track.to_string());
 
-        let store = self.stores.first().ok_or_else(|| Error::internal("no descriptor file"))?;
-        let mut text = changed.to_bytes();
-        match self.place.room {
-            Some(room) if text.len() as u64 > room => {
-                return Err(Error::unsupported("the descriptor has no room for the new size")
-                    .in_file(store.name()));
-            }
-            Some(room) => {
-                text.resize(to_usize(room), 0);
-                store.put(&text, self.place.at, DESCRIPTOR)?;
-            }
-            None => {
-                store.put(&text, 0, DESCRIPTOR)?;
-                store.resize(text.len() as u64)?;
-            }
-        }
-        store.flush()?;
+        self.put_descriptor(&changed)?;
         self.descriptor = changed;
         Ok(())
     }
@@ -211,6 +213,26 @@ impl Hosted {
         self.extend(end)?;
         self.tables.store.put(&bytes, at, "VMDK grain directory")?;
         Ok(at)
+    }
+
+    /// Takes out of the file what its header counts beyond the extent's `len` bytes.
+    fn forget_beyond(&mut self, len: u64) -> Result<()> {
+        let header = crate::header::SparseHeader::read(&*self.tables.store, 0)?;
+        let capacity = header.capacity;
+        let mut whole = Self::open(self.tables.store.clone(), header, capacity)?;
+        let mut findings = Findings::new();
+        check_hosted(&whole, &mut findings)?;
+        let worst = findings.list().iter().find(|f| f.severity == Severity::Corruption);
+        if let Some(worst) = worst {
+            let at = worst.offset.unwrap_or_default();
+            return Err(Error::corrupt("VMDK grain tables", at, worst.message.clone())
+                .in_file(self.tables.store.name())
+                .hint("what lies beyond the disk's end is damaged, and was left as it is"));
+        }
+        whole.marked = self.marked;
+        whole.shrink(len)?;
+        *self = whole;
+        Ok(())
     }
 
     /// Makes the extent shorter. The descriptor says so already; now what was cut off goes: it

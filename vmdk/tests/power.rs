@@ -14,6 +14,7 @@ use common::{filled, for_writing, open_mem};
 use vdisk_core::layer::read;
 use vdisk_core::{
     Findings, Layer, LayerMut, MemFiles, MemStore, ParentLink, Run, Severity, Store, StoreExt,
+    Vacant, Watch,
 };
 use vdisk_testkit::content::Content;
 use vdisk_testkit::{VecDisk, vacant};
@@ -273,5 +274,59 @@ fn deltas_survive() {
         let mut files = MemFiles::new("disk.vmdk");
         create_child(&mut files, &ChildOptions::new(&link)).unwrap();
         session(&files, &VecDisk(content.bytes().to_vec()), seed, false);
+    }
+}
+
+/// Killed anywhere, a shrink or growth is finished by asking for the same size again, and what was
+/// cut off never comes back.
+#[test]
+fn a_resize_that_was_killed_is_finished_by_the_next() {
+    let (large, small) = (9 << 20, (3 << 20) + 20_480);
+    let options = CreateOptions { grain_size: 8 << 10, ..CreateOptions::new(large) };
+    let files = filled(&options, &Content::random(large, 5));
+    let base = files.get("disk.vmdk").unwrap().to_bytes();
+    let below = VecDisk(Vec::new());
+    let content = contents(&open_mem(&files).unwrap(), &below);
+    for target in [small, large + (5 << 20)] {
+        let recorder = Arc::new(Recorder {
+            inner: MemStore::from_bytes("disk.vmdk", &base),
+            log: Mutex::default(),
+        });
+        let mut layer = open(recorder.clone(), &files, &for_writing()).unwrap();
+        layer.resize(target).unwrap();
+        layer.close().unwrap();
+        let log = recorder.log.lock().unwrap().clone();
+        let mut expected = content.clone();
+        expected.resize(target as usize, 0);
+        for cut in 0..=log.len() {
+            let context = format!("to {target}, killed after {cut} of {}", log.len());
+            let store = Arc::new(MemStore::from_bytes("disk.vmdk", &base));
+            for op in &log[..cut] {
+                match op {
+                    Op::Write(at, bytes) => store.write_all_at(bytes, *at).unwrap(),
+                    Op::SetLen(len) => store.set_len(*len).unwrap(),
+                    Op::Zero(at, len) => store.zero(*at, *len).unwrap(),
+                    Op::Sync => {}
+                }
+            }
+            let mut layer = open(store.clone(), &files, &for_writing()).unwrap();
+            layer.resize(target).unwrap_or_else(|e| panic!("{context}: {e}"));
+            // Where only space was left to be given back, compacting does that.
+            layer.compact(&Vacant::default(), Watch::default()).unwrap();
+            layer.close().unwrap();
+            drop(layer);
+            let mut layer = open(store.clone(), &files, &for_writing()).unwrap();
+            let mut findings = Findings::new();
+            layer.check(&mut findings).unwrap();
+            assert!(findings.list().is_empty(), "{context}: {:?}", findings.list());
+            assert!(contents(&layer, &below) == expected, "{context}");
+            if target == small {
+                assert_eq!(store.len().unwrap(), recorder.len().unwrap(), "{context}");
+                layer.resize(large).unwrap();
+                let mut grown = expected.clone();
+                grown.resize(large as usize, 0);
+                assert!(contents(&layer, &below) == grown, "{context}: it came back");
+            }
+        }
     }
 }

@@ -16,7 +16,8 @@ pub(super) fn run(args: &ResizeArgs, context: &Context<'_>) -> Result<Outcome> {
             .in_file(&args.image)
             .hint("what lies beyond the new end is lost; if that is meant, add --shrink"));
     }
-    if !args.dry_run && new != old {
+    // Also to the size it has: that finishes a run that was cut off.
+    if !args.dry_run {
         let mut image = options.open_rw(&args.image)?;
         image.resize(new)?;
         image.close()?;
