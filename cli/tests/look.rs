@@ -258,6 +258,9 @@ fn check_tells_by_its_exit_code() {
     assert_eq!(finding["offset"], bytes.len() - (1 << 20));
     let human = place.run("check leaky.vhdx").code(3).out;
     assert!(human.contains("leak: ") && human.contains("0 corruptions, 1 leaks"), "{human}");
+    assert!(human.contains("vdisk compact"), "{human}");
+    place.run("compact leak.vhd").ok();
+    place.run("check leak.vhd").ok();
 
     // Corruption: one of the two headers, both headers, a footer.
     bytes[0x1_0004] ^= 1;

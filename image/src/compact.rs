@@ -11,7 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use vdisk_core::{
-    Compaction, Disk, Error, Layer, LayerExtent, LayerKind, Result, StoreExt, Vacant, zeros,
+    Compaction, Disk, Error, Findings, Layer, LayerExtent, LayerKind, Result, Severity, StoreExt,
+    Vacant, zeros,
 };
 
 use crate::convert::{Watch, buffer};
@@ -111,7 +112,7 @@ pub fn compact(
     let before = files_len(top)?;
     let (vacant, complete) = Search::new(top, below, request).run(watch)?;
     let mut done = top.plan_compact(&vacant)?;
-    if done != Compaction::default() || top.info().dirty {
+    if done != Compaction::default() || is_untidy(top)? {
         if let (Some(identity), None) = (top.info().identity.clone(), request.free) {
             top.set_identity(&identity)?;
         }
@@ -123,6 +124,15 @@ pub fn compact(
         watch.cancel.check()?;
     }
     report(path, top, before, done, request, complete)
+}
+
+/// Whether an earlier writer left marks, or space that nothing uses.
+fn is_untidy(layer: &dyn Layer) -> Result<bool> {
+    let mut findings = Findings::new();
+    if !layer.info().dirty {
+        layer.check(&mut findings)?;
+    }
+    Ok(layer.info().dirty || findings.count(Severity::Leak) > 0)
 }
 
 /// With free space given up, the content changes; whoever stands on it must not.

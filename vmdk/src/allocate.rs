@@ -3,7 +3,7 @@
 //!
 //! What a power cut may leave at worst is space that nothing refers to: grains are flushed before
 //! the tables that show them, new tables before the directory that shows those, and the space of
-//! one grain is never used for another.
+//! one grain is never used for another (but see `compact`).
 
 use std::ops::Range;
 use std::sync::Arc;

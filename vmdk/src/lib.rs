@@ -33,8 +33,9 @@
 //!   error, never zeros. What an image claims to be never decides how much memory is taken.
 //! * A hosted file is changed so that a power cut at any point leaves at worst unused space: new
 //!   grains go behind everything, and are flushed before the tables that show them; tables before
-//!   the directory. Both copies of the tables are kept. No place is used for another grain in the
-//!   same file, so no stale table can show foreign bytes.
+//!   the directory. Both copies of the tables are kept. A place is used for another grain only by
+//!   `compact`, after both copies of every table were seen to agree, and the entry that led there
+//!   is gone from both: so no stale table can show foreign bytes.
 //! * The first change in a session gives the content a new id (CID) before any guest byte moves.
 //!   All changes of the descriptor but those of a resize keep its length, so that each is one
 //!   write of a few bytes.

@@ -47,7 +47,11 @@ fn human(report: &CheckReport) -> String {
             } else {
                 String::new()
             };
-            format!("{corruptions} corruptions, {leaks} leaks{cut}\n")
+            let advice = match (corruptions, leaks) {
+                (0, 1..) => "vdisk compact gives leaked space back\n",
+                _ => "",
+            };
+            format!("{corruptions} corruptions, {leaks} leaks{cut}\n{advice}")
         }
     }
 }
