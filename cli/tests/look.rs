@@ -259,8 +259,8 @@ fn check_tells_by_its_exit_code() {
     let human = place.run("check leaky.vhdx").code(3).out;
     assert!(human.contains("leak: ") && human.contains("0 corruptions, 1 leaks"), "{human}");
     assert!(human.contains("vdisk compact"), "{human}");
-    place.run("compact leak.vhd").ok();
-    place.run("check leak.vhd").ok();
+    place.run("compact leaky.vhdx").ok();
+    place.run("check leaky.vhdx").ok();
 
     // Corruption: one of the two headers, both headers, a footer.
     bytes[0x1_0004] ^= 1;
