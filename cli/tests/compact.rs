@@ -86,7 +86,7 @@ fn killed_at_any_moment() {
         place.run(&format!("compact {name}")).ok();
         let (whole, smallest) = (begun.elapsed(), place.read(name).len());
         let mut cut_off = 0;
-        for round in 0..12 {
+        for round in 0..8 {
             place.write(name, &start);
             // Once it was killed, the next run may be killed too.
             for _ in 0..=round % 3 {
