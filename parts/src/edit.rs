@@ -48,7 +48,9 @@ impl<'a> Edit<'a> {
     /// that is damaged is made anew from the other.
     ///
     /// # Errors
-    /// [`Usage`](vdisk_core::ErrorKind::Usage) where there is no table; as [`Table::read`].
+    /// [`Usage`](vdisk_core::ErrorKind::Usage) where there is no table;
+    /// [`Refused`](vdisk_core::ErrorKind::Refused) where a GPT lies on itself or on a partition;
+    /// as [`Table::read`].
     pub fn new(disk: &'a dyn Disk, sector_size: u64) -> Result<Self> {
         let table = Table::read(disk, sector_size)?;
         let first = Block::read(disk, 0, crate::mbr::BYTES)?;

@@ -229,3 +229,24 @@ fn what_others_know_the_size_of_is_not_grown() {
     let empty = VecDisk(vec![0; MIB]);
     assert_eq!(Edit::new(&empty, 512).unwrap_err().kind(), ErrorKind::Usage);
 }
+
+#[test]
+fn a_table_that_lies_on_a_partition_is_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut bytes) = made(folder.path(), GPT, 6 * MIB, 512) else { return };
+    // The first partition begins where the backup's entries stand.
+    let last = bytes.len() / 512 - 1;
+    let sums = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    for (header, entries) in [(512, 1024), (last * 512, (last - 32) * 512)] {
+        bytes[entries + 32..entries + 40].copy_from_slice(&(last as u64 - 9).to_le_bytes());
+        bytes[entries + 40..entries + 48].copy_from_slice(&(last as u64 - 5).to_le_bytes());
+        let sum = sums.checksum(&bytes[entries..entries + 16384]);
+        bytes[header + 88..header + 92].copy_from_slice(&sum.to_le_bytes());
+        bytes[header + 16..header + 20].fill(0);
+        let sum = sums.checksum(&bytes[header..header + 92]);
+        bytes[header + 16..header + 20].copy_from_slice(&sum.to_le_bytes());
+    }
+    assert_eq!(read(&bytes, 512).findings[0].code, "partition-outside-usable");
+    let error = Edit::new(&VecDisk(bytes), 512).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+}

@@ -1,6 +1,8 @@
 //! A GUID partition table that is being changed. Entries stay as the bytes they are, so that
 //! nothing is lost that we do not know.
 
+use std::ops::Range;
+
 use uuid::Uuid;
 use vdisk_core::{Change, Disk, Error, Result};
 
@@ -62,6 +64,7 @@ impl Edited {
             // Lost: it will stand where the disk ends.
             Err(_) => edited.fit_to(disk.len())?,
         }
+        edited.check()?;
         Ok(edited)
     }
 
@@ -86,6 +89,35 @@ impl Edited {
         if let Some(mbr) = &mut self.protective {
             let index = mbr.entries.iter().position(|entry| entry.kind != 0).unwrap_or_default();
             mbr.raw.put(ENTRIES + index * 16 + 12, &covered.to_le_bytes());
+        }
+        self.check()
+    }
+
+    /// Refuses a table that lies on itself or on a partition: changing it would destroy either.
+    fn check(&self) -> Result<()> {
+        let sectors = (self.entries.0.len() as u64).div_ceil(self.sector);
+        let array = |start: u64| start..start.saturating_add(sectors);
+        let parts = [
+            0..1,
+            1..2,
+            array(self.primary_entries),
+            array(self.backup_entries),
+            self.backup..self.backup.saturating_add(1),
+        ];
+        let refused =
+            |message: String| Err(Error::refused(message).hint("mend the table with gdisk first"));
+        for (index, part) in parts.iter().enumerate() {
+            if parts.iter().skip(index + 1).any(|other| overlap(part, other)) {
+                return refused(format!("parts of the GPT overlap at sector {}", part.start));
+            }
+            for entry in self.used() {
+                if overlap(part, &(entry.first..entry.last.saturating_add(1))) {
+                    return refused(format!(
+                        "partition {} overlaps the GPT itself at sector {}",
+                        entry.number, part.start
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -168,6 +200,10 @@ impl Edited {
         });
         entries.flatten().collect()
     }
+}
+
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 /// An entry in use.
