@@ -20,6 +20,21 @@ fn main() -> std::io::Result<()> {
             }
         }
     }
+    for (target, images) in [("parts", 4u8), ("lvm", 2)] {
+        for first in 0..images * 2 {
+            let head = [first, 0, 0, 9, 1, 77, 200];
+            save(target, format!("plain-{first}"), &head)?;
+            for anchor in 0..9 {
+                for at in [16, 80, 0xbe, 0xca] {
+                    let change = [0, anchor, at, 1, 1];
+                    let input = [&head[..], &change].concat();
+                    save(target, format!("byte-{first}-{anchor}-{at}"), &input)?;
+                }
+            }
+        }
+    }
+    let text = b"vg { id = \"g\" seqno = 3 extent_size = 8 physical_volumes { p { id = \"abcdef-ghij-klmn-opqr-stuv-wxyz-012345\" pe_start = 256 pe_count = 99 } } logical_volumes { a { status = [\"VISIBLE\"] segment1 { start_extent = 0 extent_count = 4 type = \"striped\" stripe_count = 2 stripe_size = 8 stripes = [\"p\", 0, \"p\", 9] } } s { segment1 { type = \"snapshot\" origin = \"a\" cow_store = \"b\" } } } }";
+    save("lvm", "text".into(), &[&[3, 0, 0, 9, 1, 77, 200], &text[..]].concat())?;
     let descriptors = [
         "createType=\"monolithicFlat\"\nRW 39 FLAT \"a\" 0\n",
         "createType=\"twoGbMaxExtentSparse\"\nRW 256 SPARSE \"s\"\n",

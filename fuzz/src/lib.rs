@@ -12,6 +12,7 @@
 
 mod chain;
 mod images;
+mod parts;
 mod seal;
 
 use std::sync::{Arc, OnceLock};
@@ -21,6 +22,7 @@ use vdisk_testkit::exercise::{Driven, drive_input, exercise, patch};
 
 pub use chain::chain;
 use images::{Base, open_vhd, open_vhdx, open_vmdk};
+pub use parts::{lvm, parts};
 
 /// What an input says before its changes.
 struct Head<'a> {
