@@ -22,7 +22,8 @@ const ALIGNMENT: u64 = 1 << 20;
 /// use vdisk_parts::{DiskId, Edit};
 ///
 /// // A copy of a disk, on a larger one.
-/// let mut edit = Edit::new(&*disk(), 512)?;
+/// let disk = disk();
+/// let mut edit = Edit::new(&*disk, 512)?;
 /// edit.fit_to(500 << 30)?;
 /// edit.set_disk_id(DiskId::Mbr(0x1234_abcd))?;
 /// edit.grow_last()?;
