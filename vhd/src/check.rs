@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use vdisk_core::check::Claims;
-use vdisk_core::{Findings, Result, Severity};
+use vdisk_core::{Error, Findings, Result, Severity, Store};
 
 use crate::facts::geometry_size;
 use crate::footer::{Damage, FOOTER, Footer};
@@ -27,9 +27,9 @@ use crate::sparse::{Misplaced, Sparse};
 /// Of leaks: `vhd-orphan-space`, `vhd-block-beyond-disk`.
 ///
 /// Of notes: `vhd-footer-short`, `vhd-footer-gap`, `vhd-features`, `vhd-size-unaligned`,
-/// `vhd-size-below-file`, `vhd-original-size`, `vhd-geometry`, `vhd-unique-id-missing`, `vhd-saved-state`,
+/// `vhd-size-below-file`, `vhd-original-size`, `vhd-geometry`, `vhd-unique-id-missing`, `vhd-saved-state`, `vhd-reserved`, `vhd-header-unused`,
 /// `vhd-table-long`, `vhd-too-many-blocks`, `vhd-bitmap-partial`, `vhd-bitmap-odd`,
-/// `vhd-parent-unused`, `vhd-locator-unknown`.
+/// `vhd-parent-unused`, `vhd-locator-unknown`, `vhd-space-free`.
 pub(crate) fn check(layer: &VhdLayer, findings: &mut Findings) -> Result<()> {
     let Some(footers) = Footers::find(&*layer.stores[0])? else { return Ok(()) };
     match &layer.body {
@@ -75,6 +75,9 @@ fn check_footer(footer: &Footer, tail: &Place, findings: &mut Findings) {
     check_geometry(footer, at, findings);
     if footer.unique_id().is_nil() {
         note(findings, "vhd-unique-id-missing", at, "the unique id is zero".to_owned());
+    }
+    if !footer.reserved_is_zero() {
+        note(findings, "vhd-reserved", at, "reserved bytes are not zero".to_owned());
     }
     if footer.saved_state() {
         let message = "the disk belongs to a machine in saved state".to_owned();
@@ -138,6 +141,10 @@ fn check_header(sparse: &Sparse, findings: &mut Findings) {
     if !header.checksum_ok {
         findings.corruption("vhd-header-checksum", header.at, "the checksum is wrong");
     }
+    if !sparse.differencing && sparse.header.parent().unique_id.is_nil() && !header.is_plain() {
+        let message = "fields that mean nothing in a disk without parent are not empty".to_owned();
+        note(findings, "vhd-header-unused", header.at, message);
+    }
     let (entries, needed) = (header.entries(), sparse.shape.blocks(sparse.size));
     if u64::from(entries) > needed {
         let message = format!("{entries} table entries where {needed} are needed: Azure refuses");
@@ -194,7 +201,7 @@ fn check_blocks(sparse: &Sparse, footers: &Footers, findings: &mut Findings) -> 
         note(findings, "vhd-too-many-blocks", sparse.bat.entry_at(0), message);
         return Ok(());
     };
-    let mut used = Space::new(sparse);
+    let mut space = Space::new(sparse);
     let mut bitmaps = BitmapCounts::default();
     let needed = sparse.shape.blocks(sparse.size);
     for (sector, block) in blocks {
@@ -202,19 +209,28 @@ fn check_blocks(sparse: &Sparse, footers: &Footers, findings: &mut Findings) -> 
         let (entry_at, at) = (sparse.bat.entry_at(block), place.bitmap);
         match sparse.misplaced(place) {
             Some(Misplaced::Outside) => {
-                let message = format!("block {block} at byte {at} reaches beyond the file's end");
+                let message = format!(
+                    "block {block} at byte {at} reaches beyond the file's end: its bytes are not \
+                     in this file; take the whole file again, or a backup"
+                );
                 findings.corruption("vhd-block-outside", entry_at, message);
                 continue;
             }
             Some(Misplaced::InMetadata) => {
-                let message = format!("block {block} at byte {at} lies over other structures");
+                let message = format!(
+                    "block {block} at byte {at} lies over other structures: the entry is wrong, \
+                     and what it was is not known"
+                );
                 findings.corruption("vhd-block-in-metadata", entry_at, message);
                 continue;
             }
             None => {}
         }
-        if let Some(other) = used.take_block(at, block) {
-            let message = format!("block {block} at byte {at} overlaps block {other}");
+        if let Some(other) = space.take_block(at, block) {
+            let message = format!(
+                "block {block} at byte {at} overlaps block {other}: one of the two is not this \
+                 block's content; convert the image and see which"
+            );
             findings.corruption("vhd-block-overlap", entry_at, message);
             continue;
         }
@@ -225,8 +241,76 @@ fn check_blocks(sparse: &Sparse, footers: &Footers, findings: &mut Findings) -> 
         bitmaps.count(sparse, at)?;
     }
     bitmaps.report(sparse, findings);
-    used.report(footers, findings);
+    report_free(&space.free(footers), &*sparse.store, findings)
+}
+
+/// What no block and nothing else uses, in an image whose blocks are where they may be; `None`
+/// where there are more blocks than are looked at.
+pub(crate) fn free_space(sparse: &Sparse, footers: &Footers) -> Result<Option<Free>> {
+    let Some(blocks) = sparse.survey()? else { return Ok(None) };
+    let mut space = Space::new(sparse);
+    for (sector, block) in blocks {
+        let _ = space.take_block(sparse.place_of(block, sector).bitmap, block);
+    }
+    Ok(Some(space.free(footers)))
+}
+
+/// A stretch that nothing takes and that is as long as a block is a leak: what a power cut leaves
+/// behind. Less than that is padding, and holes of the host file take no space.
+fn report_free(free: &Free, store: &dyn Store, findings: &mut Findings) -> Result<()> {
+    let mut holes = 0;
+    for gap in &free.gaps {
+        let stored = free.stored(store, gap)?;
+        if stored > 0 {
+            let message = format!("{} bytes that no block uses", gap.end - gap.start);
+            findings.add(Severity::Leak, "vhd-orphan-space", gap.start, message);
+        } else {
+            holes += gap.end - gap.start;
+        }
+    }
+    if let Some(first) = free.gaps.first().filter(|_| holes > 0) {
+        let message = format!("{holes} bytes that no block uses are holes, which take no space");
+        note(findings, "vhd-space-free", first.start, message);
+    }
+    // Windows keeps the file's length a multiple of 4 KiB.
+    if (ALIGNMENT + 1..free.slot).contains(&free.padding) {
+        let message = format!("{} bytes stand between the last block and the footer", free.padding);
+        note(findings, "vhd-footer-gap", free.end, message);
+    }
     Ok(())
+}
+
+/// The space of the file that nothing takes.
+pub(crate) struct Free {
+    /// Stretches in which a block has room, in order.
+    pub(crate) gaps: Vec<Range<u64>>,
+    /// Bytes between all that is used and the footer.
+    padding: u64,
+    /// Where all that is used ends.
+    end: u64,
+    slot: u64,
+    /// Where the footer at the end stands, or should.
+    footer_at: u64,
+}
+
+impl Free {
+    /// Bytes of a gap that could be given back: before the footer all of them, elsewhere what the
+    /// host stores of whole pages.
+    pub(crate) fn stored(&self, store: &dyn Store, gap: &Range<u64>) -> Result<u64> {
+        if gap.end == self.footer_at {
+            return Ok(gap.end - gap.start);
+        }
+        let end = gap.end / ALIGNMENT * ALIGNMENT;
+        let (mut at, mut stored) = (gap.start.next_multiple_of(ALIGNMENT), 0);
+        while at < end {
+            let run = store.run_at(at, end).map_err(|e| {
+                Error::io(e, "look for holes").at("free space", at).in_file(store.name())
+            })?;
+            stored += if run.hole { 0 } else { run.len };
+            at += run.len.max(1);
+        }
+        Ok(stored)
+    }
 }
 
 /// The space of the file that something takes, followed from its start to its end.
@@ -241,6 +325,9 @@ struct Space {
 }
 
 impl Space {
+    /// Gaps kept; those beyond wait for the next look.
+    const MOST_GAPS: usize = 1 << 16;
+
     fn new(sparse: &Sparse) -> Self {
         let mut fixed = Claims::new();
         for range in sparse.metadata.iter().chain([&sparse.bat.range()]) {
@@ -262,7 +349,7 @@ impl Space {
 
     /// Remembers what lies between the last block and `to`, if a lost block could.
     fn gap(&mut self, to: u64) {
-        if to.saturating_sub(self.end) < self.slot || self.gaps.len() >= Findings::KEPT {
+        if to.saturating_sub(self.end) < self.slot || self.gaps.len() >= Self::MOST_GAPS {
             return;
         }
         let free = self.fixed.gaps(self.end..to);
@@ -270,22 +357,13 @@ impl Space {
         self.gaps.extend(free.map(|(start, len)| start..start + len));
     }
 
-    /// A stretch that nothing takes and that is as long as a block is a leak: what a power cut
-    /// leaves behind. Less than that is padding.
-    fn report(mut self, footers: &Footers, findings: &mut Findings) {
+    /// What is left once all blocks are taken.
+    fn free(mut self, footers: &Footers) -> Free {
         let footer_at = if footers.tail.found.is_ok() { footers.tail.at } else { footers.file_len };
         let end = self.end.max(self.fixed.end());
         self.gap(footer_at);
-        for gap in &self.gaps {
-            let message = format!("{} bytes that no block uses", gap.end - gap.start);
-            findings.add(Severity::Leak, "vhd-orphan-space", gap.start, message);
-        }
-        // Windows keeps the file's length a multiple of 4 KiB.
         let padding = footer_at.saturating_sub(end);
-        if (ALIGNMENT + 1..self.slot).contains(&padding) {
-            let message = format!("{padding} bytes stand between the last block and the footer");
-            note(findings, "vhd-footer-gap", end, message);
-        }
+        Free { gaps: self.gaps, padding, end, slot: self.slot, footer_at }
     }
 }
 

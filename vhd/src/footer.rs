@@ -226,6 +226,11 @@ impl Footer {
         self.0.saved_state != 0
     }
 
+    /// Whether all reserved bytes are zero.
+    pub(crate) fn reserved_is_zero(&self) -> bool {
+        self.0.reserved.iter().all(|byte| *byte == 0)
+    }
+
     /// Whether `other` describes the same structures of the same image; sizes may differ.
     pub(crate) fn same_image(&self, other: &Self) -> bool {
         self.0.disk_type == other.0.disk_type

@@ -96,7 +96,7 @@ impl Footers {
                     place.at,
                     format!("its checksum is {found:#010x}, its content gives {expected:#010x}"),
                 )
-                .hint("the footer is damaged; try `vdisk repair` on a copy of the file");
+                .hint("neither the footer nor a copy of it is whole; take the file from a backup");
             }
         }
         Error::corrupt("VHD footer", self.tail.at, "no footer: \"conectix\" is not there")

@@ -20,7 +20,7 @@ pub(crate) const NAME_UNITS: usize = 256;
 
 const WHAT: &str = "VHD dynamic header";
 /// Where the checksum field stands in a header.
-const CHECKSUM_AT: usize = 36;
+pub(crate) const CHECKSUM_AT: usize = 36;
 
 /// The header as it stands in the file; names and order are the specification's.
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -169,6 +169,13 @@ impl Header {
             name: self.raw.parent_unicode_name.iter().map(|unit| unit.get()).collect(),
             locators: self.raw.parent_locators.to_vec(),
         }
+    }
+
+    /// Whether all that means nothing in a disk without parent is as a writer leaves it.
+    pub(crate) fn is_plain(&self) -> bool {
+        let bytes = self.to_bytes();
+        let unused = bytes.get(40..).unwrap_or_default();
+        self.raw.data_offset == NO_OFFSET && unused.iter().all(|byte| *byte == 0)
     }
 
     /// Puts a parent in; nothing of another one stays.

@@ -24,7 +24,7 @@
 //! | Implementing a Dynamic Disk, a Differencing Disk | `sparse` (reading), `write`, `resize`, `compact` |
 //!
 //! and, across those: `open`, `facts` (what `info` shows), `create`, `child`, `parent` and `relink`
-//! (what a child records), `check`.
+//! (what a child records), `check`, `repair`.
 //!
 //! # Invariants
 //!
@@ -46,7 +46,7 @@
 //!
 //! # Not here
 //!
-//! Finding and opening parents (the chain does that), repair, undo disks, the old split files.
+//! Finding and opening parents (the chain does that), undo disks, the old split files.
 //!
 //! # Example
 //!
@@ -89,6 +89,7 @@ mod locator;
 mod open;
 mod parent;
 mod relink;
+mod repair;
 mod resize;
 mod shape;
 mod sparse;
@@ -101,3 +102,4 @@ pub use create::{
 };
 pub use footers::probe;
 pub use open::{OpenOptions, SizeBy, VhdLayer, open};
+pub use repair::{mend, reclaim};

@@ -161,11 +161,11 @@ impl Sparse {
     fn admit(&mut self) -> Result<()> {
         let corrupt = |at, message| {
             let error = Error::corrupt("VHD block table", at, message);
-            error.hint("nothing was changed; see `vdisk check`, and repair the image first")
+            error.hint("nothing was changed; see `vdisk check`")
         };
         if !self.header.checksum_ok {
             return Err(Error::corrupt("VHD dynamic header", self.header.at, "wrong checksum")
-                .hint("open it for reading only, or repair the image first"));
+                .hint("open it for reading only; `vdisk check -r all` mends what is certain"));
         }
         let mut end = self.metadata_end();
         let mut blocks_end = 0;

@@ -5,6 +5,7 @@
 //! | `vhdx-header-invalid` | corruption | one of the two headers is not valid |
 //! | `vhdx-header-stale` | note | the older header tells of another content or log |
 //! | `vhdx-header-equal` | note | both headers have the same sequence number |
+//! | `vhdx-guid-nil` | note | the file write or data write GUID is zero |
 //! | `vhdx-log-dirty` | note | a log waits to be replayed |
 //! | `vhdx-log-empty` | corruption | the header names a log of which nothing is left |
 //! | `vhdx-region-table-invalid` | corruption | one of the two region tables is not valid |
@@ -32,12 +33,13 @@
 
 use std::ops::Range;
 
-use vdisk_core::{Error, Findings, Result, Severity};
+use uuid::Uuid;
+use vdisk_core::{Error, Findings, Result, Severity, Store};
 
 use crate::bat::{self, BITMAP_BYTES, ENTRY, Payload, Slot, State};
 use crate::header::{self, Slots};
 use crate::map::Map;
-use crate::metadata::{IS_REQUIRED, IS_USER, IS_VIRTUAL_DISK, Item, item};
+use crate::metadata::{ENTRIES_AT, IS_REQUIRED, IS_USER, IS_VIRTUAL_DISK, Item, item};
 use crate::open::{LogState, VhdxLayer};
 use crate::region;
 use crate::space::Space;
@@ -52,10 +54,15 @@ pub(crate) fn check(layer: &VhdxLayer, findings: &mut Findings) -> Result<()> {
     log(layer, findings);
     regions(layer, findings);
     items(layer, findings);
+    let space = space(layer, findings)?;
+    free_space(layer, findings, &space)
+}
+
+/// What of the file is taken, with what is wrong with the block table on the way.
+pub(crate) fn space(layer: &VhdxLayer, findings: &mut Findings) -> Result<Space> {
     let mut table = Table { map: &layer.map, findings, space: Space::default() };
     table.walk()?;
-    let space = table.space;
-    free_space(layer, findings, &space)
+    Ok(table.space)
 }
 
 fn headers(layer: &VhdxLayer, findings: &mut Findings) -> Result<()> {
@@ -68,6 +75,12 @@ fn headers(layer: &VhdxLayer, findings: &mut Findings) -> Result<()> {
                 format!("the header is not valid: {why}"),
             );
         }
+    }
+    let current = &layer.current;
+    if current.header.file_write.is_nil() || current.header.data_write.is_nil() {
+        let message = "the file write or data write GUID is zero";
+        let at = header::slot_offset(current.slot);
+        findings.add(Severity::Note, "vhdx-guid-nil", at, message);
     }
     let [Ok(first), Ok(second)] = &slots else { return Ok(()) };
     let older = header::slot_offset(usize::from(first.sequence > second.sequence));
@@ -124,21 +137,16 @@ fn regions(layer: &VhdxLayer, findings: &mut Findings) {
 
 fn items(layer: &VhdxLayer, findings: &mut Findings) {
     let at = layer.regions.metadata.offset;
+    for WrongFlags { id, at, found, expected } in wrong_flags(layer) {
+        let message = format!("item {id} has flags {found:#x}, expected {expected:#x}");
+        findings.corruption("vhdx-metadata-flags", at, message);
+    }
     for Item { id, flags, .. } in &layer.metadata.items {
         let user = flags & IS_USER != 0;
         if user || !item::KNOWN.contains(id) {
             let message = format!("unknown item {id}");
             findings.add(Severity::Note, "vhdx-metadata-unknown", at, message);
             continue;
-        }
-        let expected = match *id {
-            item::FILE_PARAMETERS | item::PARENT_LOCATOR => IS_REQUIRED,
-            item::CHS | item::PMEM_LABEL => *flags,
-            _ => IS_REQUIRED | IS_VIRTUAL_DISK,
-        };
-        if *flags != expected {
-            let message = format!("item {id} has flags {flags:#x}, expected {expected:#x}");
-            findings.corruption("vhdx-metadata-flags", at, message);
         }
         if *id == item::PARENT_LOCATOR && !layer.metadata.has_parent {
             let message = "a parent locator, but the disk has no parent";
@@ -148,6 +156,33 @@ fn items(layer: &VhdxLayer, findings: &mut Findings) {
     if layer.info.parent.as_ref().is_some_and(|parent| parent.hints.is_empty()) {
         findings.corruption("vhdx-locator-no-path", at, "the parent locator names no path");
     }
+}
+
+/// A metadata item with flags it must not have.
+pub(crate) struct WrongFlags {
+    /// What it is.
+    pub(crate) id: Uuid,
+    /// Byte offset of the flags in the file.
+    pub(crate) at: u64,
+    /// The flags it has.
+    pub(crate) found: u32,
+    /// The flags it must have.
+    pub(crate) expected: u32,
+}
+
+/// The known items whose flags are not those of 2.2.4.2.
+pub(crate) fn wrong_flags(layer: &VhdxLayer) -> impl Iterator<Item = WrongFlags> + '_ {
+    let entries = (0..).map(|index| layer.regions.metadata.offset + ENTRIES_AT + index * 32 + 24);
+    layer.metadata.items.iter().zip(entries).filter_map(|(item, at)| {
+        let Item { id, flags: found, .. } = *item;
+        let expected = match id {
+            item::FILE_PARAMETERS | item::PARENT_LOCATOR => IS_REQUIRED,
+            item::CHS | item::PMEM_LABEL => found,
+            _ => IS_REQUIRED | IS_VIRTUAL_DISK,
+        };
+        let known = found & IS_USER == 0 && item::KNOWN.contains(&id);
+        (known && found != expected).then_some(WrongFlags { id, at, found, expected })
+    })
 }
 
 /// The check of the block table.
@@ -311,17 +346,7 @@ fn free_space(layer: &VhdxLayer, findings: &mut Findings, space: &Space) -> Resu
     }
     let (mut holes, mut first) = (0, None);
     for gap in space.gaps(file_len) {
-        let mut at = gap.start;
-        let mut data = 0;
-        while at < gap.end {
-            let run = file
-                .run_at(at, gap.end)
-                .map_err(|e| Error::io(e, "look for holes").at("free space", at))?;
-            if !run.hole {
-                data += run.len;
-            }
-            at += run.len;
-        }
+        let data = stored(&**file, &gap)?;
         if data > 0 {
             // Everything in the file is whole MiBs: a smaller piece was never part of it.
             let lost = gap.end - gap.start >= MIB;
@@ -338,4 +363,17 @@ fn free_space(layer: &VhdxLayer, findings: &mut Findings, space: &Space) -> Resu
         findings.add(Severity::Note, "vhdx-space-free", first, message);
     }
     Ok(())
+}
+
+/// Bytes that the host stores of a range.
+pub(crate) fn stored(file: &dyn Store, range: &Range<u64>) -> Result<u64> {
+    let (mut at, mut data) = (range.start, 0);
+    while at < range.end {
+        let run = file
+            .run_at(at, range.end)
+            .map_err(|e| Error::io(e, "look for holes").at("free space", at))?;
+        data += if run.hole { 0 } else { run.len };
+        at += run.len.max(1);
+    }
+    Ok(data)
 }

@@ -26,6 +26,7 @@
 //! | `bat`, `bitmap` | 2.4, 2.5 | arithmetic of the table; runs of bits |
 //! | `map` | 2.4, 2.5 | where each guest byte stands |
 //! | `open`, `check` | | [`open()`], [`VhdxLayer`]; all rules again, with stable codes |
+//! | `repair` | | mending what has one right answer; giving back what nothing uses |
 //! | `journal`, `session`, `space`, `writer` | 2.2.2, 2.3 | how changes become durable; free space |
 //! | `write`, `resize`, `compact`, `relink` | | the changes |
 //! | `create`, `child` | | new images |
@@ -94,6 +95,7 @@ mod metadata;
 mod open;
 mod region;
 mod relink;
+mod repair;
 mod replay;
 mod resize;
 mod session;
@@ -104,6 +106,7 @@ mod writer;
 pub use child::{ChildOptions, create_child};
 pub use create::{CreateOptions, Ids, create, file_size};
 pub use open::{OpenOptions, VhdxLayer, open, probe};
+pub use repair::{mend, reclaim};
 
 /// The largest virtual size in bytes: 64 TiB.
 pub const MAX_SIZE: u64 = 64 << 40;

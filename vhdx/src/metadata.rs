@@ -12,7 +12,7 @@ use crate::{KIB, MAX_BLOCK, MAX_SIZE, MIB, MIN_BLOCK};
 /// Bytes of the table at the start of the region; items stand behind it.
 pub(crate) const TABLE_BYTES: u64 = 64 * KIB;
 /// Where the entries begin, bytes from the start of the table.
-const ENTRIES_AT: u64 = 32;
+pub(crate) const ENTRIES_AT: u64 = 32;
 /// Most entries of the table.
 const MAX_ENTRIES: u16 = 2047;
 /// Most bytes of an item.

@@ -96,7 +96,9 @@ pub fn open(store: Arc<dyn Store>, options: &OpenOptions) -> Result<VhdxLayer> {
         let damaged = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Truncated);
         let error = error.in_file(name);
         if damaged {
-            error.hint("look at it with: vdisk check; work on a copy to repair it")
+            error.hint(
+                "look at it with: vdisk check; what is certain is mended by: vdisk check -r all",
+            )
         } else {
             error
         }
@@ -170,7 +172,7 @@ fn replay(
             header.log_offset,
             format!("the header names log {}, but no entry of it is valid", header.log),
         )
-        .hint("vdisk repair can give the log up; blocks written last may then be missing"));
+        .hint("what the log held is lost; `qemu-img convert` reads the image as if there had been none"));
     }
     if options.access == Access::Write {
         session::replay(&*store, current, found.as_ref())?;

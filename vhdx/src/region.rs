@@ -14,7 +14,7 @@ use crate::{KIB, MIB};
 /// Where the two copies stand.
 pub(crate) const COPIES: [u64; 2] = [192 * KIB, 256 * KIB];
 /// Bytes of a copy.
-const TABLE_BYTES: usize = 65536;
+pub(crate) const TABLE_BYTES: usize = 65536;
 /// Most entries of a table.
 const MAX_ENTRIES: usize = 2047;
 /// The block allocation table's region.

@@ -77,7 +77,7 @@ impl<'a> Replay<'a> {
             if replaced > MAX_PAGES || zeroed > MAX_ZERO_PAGES {
                 return Err(Error::unsupported("the log is too large to be replayed in memory")
                     .at(WHAT, self.ring.offset)
-                    .hint("replay it into the file: vdisk repair"));
+                    .hint("replay it into the file: vdisk check -r leaks"));
             }
         }
         let mut view =

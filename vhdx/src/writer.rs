@@ -68,7 +68,9 @@ impl VhdxLayer {
         map.walk(|index, raw| match map.taken_by(index, raw)? {
             Some(Taken::Block(range)) if !space.claim(&range)? => {
                 let why = format!("bytes {range:?} are taken twice");
-                Err(map.bad_entry(index, &why).hint("repair the image before you write to it"))
+                Err(map
+                    .bad_entry(index, &why)
+                    .hint("see `vdisk check`; an image like this is only read"))
             }
             Some(Taken::Anchor(_)) => {
                 anchors = true;

@@ -13,7 +13,7 @@ use crate::extent_line::ExtentAccess;
 use crate::header::SparseHeader;
 use crate::hosted::Hosted;
 use crate::layer::VmdkLayer;
-use crate::tables::{GrainTables, Holes};
+use crate::tables::{Entry, GrainTables, Holes};
 use crate::unit::SECTOR;
 
 /// Reports all that breaks the format's rules.
@@ -88,6 +88,14 @@ fn check_header(header: &SparseHeader, extent: &Extent, findings: &mut Findings)
             "the file was not closed after the last writing",
         );
     }
+    if header.zero_grain() && header.raw.version.get() < 2 {
+        findings.add(
+            Severity::Note,
+            "vmdk-version-flags",
+            4,
+            "grains of zeros are announced, which version 1 does not know",
+        );
+    }
     if header.capacity != extent.len {
         findings.add(
             Severity::Note,
@@ -134,8 +142,19 @@ fn check_flat(extent: &Extent, flat: &Flat, findings: &mut Findings) {
 /// Checks directories, tables and grains of a hosted sparse extent; whether all of it could be
 /// checked.
 pub(crate) fn check_hosted(hosted: &Hosted, findings: &mut Findings) -> Result<bool> {
-    let tables = &hosted.tables;
     let mut claims = Claims::new();
+    claim_all(hosted, &mut claims, findings)?;
+    leaks(&hosted.tables, &claims, findings)?;
+    Ok(!claims.is_full())
+}
+
+/// Claims all that a hosted sparse extent uses of its file, and reports what is wrong with it.
+pub(crate) fn claim_all(
+    hosted: &Hosted,
+    claims: &mut Claims,
+    findings: &mut Findings,
+) -> Result<()> {
+    let tables = &hosted.tables;
     claims.take(0, SECTOR);
     if let Some(range) = &hosted.header.descriptor
         && !claims.take(range.start, range.end - range.start)
@@ -152,11 +171,9 @@ pub(crate) fn check_hosted(hosted: &Hosted, findings: &mut Findings) -> Result<b
             );
         }
     }
-    claim_tables(hosted, &mut claims, findings)?;
-    compare_copies(hosted, findings)?;
-    Grains::new(tables, &mut claims, findings).check()?;
-    leaks(tables, &claims, findings)?;
-    Ok(!claims.is_full())
+    claim_tables(hosted, claims, findings)?;
+    Grains::new(tables, claims, findings).check()?;
+    compare_copies(hosted, claims, findings)
 }
 
 /// Claims the room of every table, in runs, and reports those that cannot be.
@@ -216,8 +233,9 @@ fn claim_tables(hosted: &Hosted, claims: &mut Claims, findings: &mut Findings) -
     Ok(())
 }
 
-/// Compares both copies of every table.
-fn compare_copies(hosted: &Hosted, findings: &mut Findings) -> Result<()> {
+/// Compares both copies of every table, and claims the grains that only the second one names:
+/// nobody may take them for unused.
+fn compare_copies(hosted: &Hosted, claims: &mut Claims, findings: &mut Findings) -> Result<()> {
     let tables = &hosted.tables;
     if hosted.redundant.is_none() {
         return Ok(());
@@ -236,30 +254,80 @@ fn compare_copies(hosted: &Hosted, findings: &mut Findings) -> Result<()> {
         }
         let copy = GrainTables::load(&*tables.store, other, bytes)?;
         let table = table.map_or_else(|| vec![0; copy.len()].into(), |(_, table)| table);
-        compare_table(index, other, &table, &copy, findings);
+        if *table != *copy {
+            compare_table(hosted, index, [&table, &copy], claims)?.report(hosted, other, findings);
+        }
     }
     Ok(())
 }
 
-fn compare_table(index: u64, at: u64, table: &[u8], copy: &[u8], findings: &mut Findings) {
-    if table == copy {
-        return;
+/// How the two copies of a grain table differ.
+#[derive(Default)]
+struct Difference {
+    table: u64,
+    /// The second copy says less: a power cut between the two leaves that.
+    stale: u64,
+    /// Only the second copy names a grain.
+    ahead: u64,
+    /// Both make sense alone, or the second makes none.
+    differs: u64,
+}
+
+fn compare_table(
+    hosted: &Hosted,
+    index: u64,
+    [table, copy]: [&[u8]; 2],
+    claims: &mut Claims,
+) -> Result<Difference> {
+    let tables = &hosted.tables;
+    let mut found = Difference { table: index, ..Difference::default() };
+    let entries = table.as_chunks::<4>().0.iter().zip(copy.as_chunks::<4>().0);
+    for (slot, _) in (0u64..).zip(entries).filter(|(_, (one, other))| one != other) {
+        let grain = index * tables.shape.per_table + slot;
+        let entry = |bytes| tables.entry(bytes, slot * 4, 0);
+        let sound =
+            |entry| grain >= tables.shape.grains() || tables.validate(grain, entry, 0).is_ok();
+        match (entry(table)?, entry(copy)?) {
+            // Reported with the grains.
+            (one, _) if !sound(one) => {}
+            (_, other) if !sound(other) => found.differs += 1,
+            (Entry::At(_), Entry::At(_)) => found.differs += 1,
+            (Entry::Absent, Entry::At(place)) if claims.take(place, tables.shape.grain) => {
+                found.ahead += 1;
+            }
+            _ => found.stale += 1,
+        }
     }
-    let (ours, others) = (table.as_chunks::<4>().0, copy.as_chunks::<4>().0);
-    let differing = || ours.iter().zip(others).filter(|(a, b)| a != b);
-    // A power cut between the two copies leaves an entry in one of them only.
-    let torn = differing().all(|(a, b)| *a == [0; 4] || *b == [0; 4]);
-    let (severity, code) = match torn {
-        true => (Severity::Note, "vmdk-rgd-stale"),
-        false => (Severity::Corruption, "vmdk-rgd-differs"),
-    };
-    findings.add(
-        severity,
-        code,
-        at,
-        format!(
-            "{} entries of grain table {index} differ from its redundant copy",
-            differing().count()
-        ),
-    );
+    Ok(found)
+}
+
+impl Difference {
+    fn report(&self, hosted: &Hosted, at: u64, findings: &mut Findings) {
+        let Self { table, stale, ahead, differs } = *self;
+        if stale > 0 {
+            let message =
+                format!("the redundant copy of grain table {table} says less in {stale} entries");
+            findings.add(Severity::Note, "vmdk-rgd-stale", at, message);
+        }
+        if differs > 0 {
+            let message = format!(
+                "{differs} entries of grain table {table} differ from its redundant copy: every \
+                 reader goes by the first"
+            );
+            findings.corruption("vmdk-rgd-differs", at, message);
+        }
+        if ahead == 0 {
+            return;
+        }
+        // A session that was cut off explains it. A file that was closed lost a table.
+        let (severity, why) = match hosted.header.unclean() {
+            true => (Severity::Note, "a write that was cut off, or a table that was lost"),
+            false => (Severity::Corruption, "the file was closed, so the table seems lost"),
+        };
+        let message = format!(
+            "only the redundant copy of grain table {table} names {ahead} grains: {why}; nothing \
+             tells which copy is right, so both stay"
+        );
+        findings.add(severity, "vmdk-rgd-ahead", at, message);
+    }
 }

@@ -146,12 +146,38 @@ impl<'a> Grains<'a> {
     }
 }
 
-/// Reports what the host stores of the file, in stretches of a grain or more, that nothing refers
-/// to. Holes take no space.
+/// A stretch of a grain or more that nothing refers to and that the host stores.
+pub(crate) struct Unused {
+    /// First byte.
+    pub(crate) start: u64,
+    /// Bytes.
+    pub(crate) len: u64,
+    /// Bytes of it that the host stores; holes take no space.
+    stored: u64,
+}
+
+/// Reports what is unused.
 pub(crate) fn leaks(tables: &GrainTables, claims: &Claims, findings: &mut Findings) -> Result<()> {
+    for Unused { start, len, stored } in unused(tables, claims)? {
+        findings.add(
+            Severity::Leak,
+            "vmdk-grain-leaked",
+            start,
+            format!("{stored} bytes of {len} at {start} are stored but not used"),
+        );
+    }
+    Ok(())
+}
+
+/// What of the file nothing claimed; nothing where not all claims are known.
+pub(crate) fn unused(tables: &GrainTables, claims: &Claims) -> Result<Vec<Unused>> {
     let unit = tables.shape.grain.max(SECTOR);
+    let mut found = Vec::new();
+    if claims.is_full() {
+        return Ok(found);
+    }
     for (start, len) in claims.gaps(tables.shape.floor..tables.end.max(tables.shape.floor)) {
-        if len < unit || claims.is_full() {
+        if len < unit {
             continue;
         }
         let (mut at, mut stored) = (start, 0);
@@ -165,13 +191,8 @@ pub(crate) fn leaks(tables: &GrainTables, claims: &Claims, findings: &mut Findin
             at += run.len.max(1);
         }
         if stored >= unit {
-            findings.add(
-                Severity::Leak,
-                "vmdk-grain-leaked",
-                start,
-                format!("{stored} bytes of {len} at {start} are stored but not used"),
-            );
+            found.push(Unused { start, len, stored });
         }
     }
-    Ok(())
+    Ok(found)
 }

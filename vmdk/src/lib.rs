@@ -23,7 +23,7 @@
 //! | recognising, opening, reading | `probe`, `open`, `facts`, `extent`, `layer` |
 //! | changing in place | `write`, and `allocate`, `resize` and `compact` for grains; `relink` |
 //! | new images and children | `create` |
-//! | checking | `check`, `check_grains`, `check_stream` |
+//! | checking | `check`, `check_grains`, `check_stream`; mending `repair` |
 //!
 //! # Invariants
 //!
@@ -99,6 +99,7 @@ mod marker;
 mod open;
 mod probe;
 mod relink;
+mod repair;
 mod resize;
 mod sesparse;
 mod stream;
@@ -113,3 +114,4 @@ pub use create::{
 pub use layer::VmdkLayer;
 pub use open::{OpenOptions, open};
 pub use probe::probe;
+pub use repair::{mend, reclaim};

@@ -493,9 +493,13 @@ fn a_thousand_notes_do_not_hide_a_shared_grain() {
     let number =
         |at: u64| u32::from_le_bytes(bytes[at as usize..at as usize + 4].try_into().unwrap());
     let [redundant, directory] = [48, 56].map(|field| u64::from(number(field)) * 512);
+    // Grains of which the redundant copies know nothing.
+    let end = (bytes.len() as u64).next_multiple_of(8192);
+    files.get("disk.vmdk").unwrap().resize(end + 1500 * 8192).unwrap();
     for table in 1..1500 {
-        let at = u64::from(number(redundant + table * 4)) * 512;
-        put(&files, at, &77u32.to_le_bytes());
+        let at = u64::from(number(directory + table * 4)) * 512;
+        let sector = u32::try_from((end + table * 8192) / 512).unwrap();
+        put(&files, at, &sector.to_le_bytes());
     }
     for directory in [redundant, directory] {
         let table = u64::from(number(directory)) * 512;
