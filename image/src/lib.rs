@@ -18,6 +18,8 @@
 //! * [`commit()`] and [`rebase()`] change chains in place, links last: a run that is cut off loses
 //!   nothing, and the next one finishes it. [`compact()`] gives back what an image stores without
 //!   need, in the same way.
+//! * [`repair()`] mends what has one right answer, proven before a byte moves; [`undo_repair`] is
+//!   the way back.
 //! * [`Progress`] hears how long jobs go; [`Cancel`] stops them.
 //!
 //! # Invariants
@@ -85,8 +87,10 @@ mod probe;
 mod raw;
 mod readahead;
 mod rebase;
+mod repair;
 mod report;
 mod siblings;
+mod sidefile;
 mod size;
 mod windows;
 
@@ -107,8 +111,12 @@ pub use parallel::default_threads;
 pub use probe::probe;
 pub use raw::{RawLayer, RawWriter};
 pub use rebase::{RebaseReport, RebaseRequest, rebase};
-pub use report::{CheckReport, Child, FactValue, FindingReport, Info, MapEntry, info, map};
+pub use repair::{ChangeReport, RepairRequest, repair, undo_repair};
+pub use report::{
+    CheckReport, Child, FactValue, FindingReport, Info, MapEntry, MendReport, info, map,
+};
 pub use size::{human_size, parse_size};
+pub use vdisk_core::repair::Scope;
 pub use vdisk_core::{
     Cancel, Disk, Error, ErrorKind, Extent, ExtentKind, Extents, Fact, Finding, Findings, Format,
     HostFile, ImageWriter, Layer, LayerInfo, NoProgress, Progress, Result, Severity, Store,

@@ -218,6 +218,37 @@ impl OpenOptions {
         Ok(ImageMut { top: top.layer, below, files })
     }
 
+    /// The file at `path` for writing, locked.
+    pub(crate) fn open_host_rw(&self, path: &Path) -> Result<HostFile> {
+        let file = Self::open_file(path, Access::Write)?;
+        self.session.clone().unwrap_or_default().lock(&file, Access::Write)?;
+        Ok(file)
+    }
+
+    /// Gives `with` the file at `path` before anything is read into it: its format, its store, and
+    /// what opens the files that it names.
+    pub(crate) fn with_file<T>(
+        &self,
+        path: &Path,
+        access: Access,
+        with: impl FnOnce(Format, &Arc<dyn Store>, &dyn Opener) -> Result<T>,
+    ) -> Result<T> {
+        let gate = self.gate(path, access)?;
+        let file = Self::open_file(path, access)?;
+        let format = self.format.or(file.is_device().then_some(Format::Raw));
+        let store = gate.store(file, access)?;
+        let format = format.map_or_else(|| probe(&*store), Ok)?;
+        with(format, &store, &ExtentOpener { gate: &gate, image: path })
+    }
+
+    fn open_file(path: &Path, access: Access) -> Result<HostFile> {
+        match access {
+            Access::Read => HostFile::open(path),
+            Access::Write if is_device(path) => HostFile::open_device_exclusive(path),
+            Access::Write => HostFile::open_rw(path),
+        }
+    }
+
     /// The format of the file at `path`, as far as it can be told.
     pub(crate) fn format_of(&self, path: &Path) -> Option<Format> {
         self.format.or_else(|| probe(&HostFile::open(path).ok()?).ok())
@@ -236,11 +267,7 @@ impl OpenOptions {
     }
 
     fn open_top(&self, path: &Path, gate: &Gate, access: Access) -> Result<Opened> {
-        let file = match access {
-            Access::Read => HostFile::open(path),
-            Access::Write if is_device(path) => HostFile::open_device_exclusive(path),
-            Access::Write => HostFile::open_rw(path),
-        }?;
+        let file = Self::open_file(path, access)?;
         // A device's content was written by a guest: its bytes never decide what it is.
         let format = self.format.or(file.is_device().then_some(Format::Raw));
         open_layer(file, format, gate, access)

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 use vdisk_core::{
-    Disk, Error, ExtentKind, Fact, Finding, Findings, HostFile, Layer, Result, Severity, Store,
+    Disk, Error, ExtentKind, Fact, Finding, Findings, HostFile, Layer, Mend, Result, Severity,
+    Store,
 };
 
 use crate::journal;
 use crate::open::{Image, LayerFile, OpenOptions};
+use crate::repair::ChangeReport;
 
 /// What an image is: one object of `vdisk info --output json`.
 #[derive(Clone, Debug, Serialize)]
@@ -291,6 +293,37 @@ pub struct CheckReport {
     pub repaired: u64,
     /// The findings; at most [`Findings::KEPT`].
     pub findings: Vec<FindingReport>,
+    /// What was mended, or with a dry run would be; absent where that was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repairs: Option<Vec<MendReport>>,
+    /// What of the files that changed, or would.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<ChangeReport>>,
+    /// The file that holds what was overwritten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    /// Nothing was changed, although a repair was asked for.
+    #[serde(rename = "dry-run", skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// One thing that was mended.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct MendReport {
+    /// The code of the finding that it takes away.
+    pub code: &'static str,
+    /// Byte offset in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// What was done.
+    pub message: String,
+}
+
+impl From<&Mend> for MendReport {
+    fn from(mend: &Mend) -> Self {
+        Self { code: mend.code, offset: mend.offset, message: mend.what.clone() }
+    }
 }
 
 /// One finding of a check.
@@ -329,6 +362,10 @@ impl CheckReport {
             leaks: findings.count(Severity::Leak),
             repaired: 0,
             findings: findings.list().iter().map(FindingReport::from).collect(),
+            repairs: None,
+            changes: None,
+            backup: None,
+            dry_run: false,
         }
     }
 }
