@@ -189,12 +189,32 @@ pub(crate) struct ConvertArgs {
     pub(crate) target: Option<PathBuf>,
 }
 
-/// Is the image sound? Nothing is changed
+/// Is the image sound? With -r what can be mended without guessing is; else nothing is changed
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) source: Source,
+    /// Mend: space that nothing uses, or all that has one right answer
+    #[arg(short = 'r', long = "repair", value_name = "WHAT")]
+    pub(crate) repair: Option<Repair>,
+    /// Do not save what is overwritten to IMAGE.vdisk-repair-N
+    #[arg(long, requires = "repair")]
+    pub(crate) no_backup: bool,
+    /// Put back what an earlier repair overwrote and saved to this file
+    #[arg(long, value_name = "SIDEFILE", conflicts_with = "repair")]
+    pub(crate) undo: Option<PathBuf>,
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     pub(crate) image: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Repair {
+    /// Give back space that nothing uses
+    Leaks,
+    /// Also mend what has one right answer
+    All,
 }
 
 /// Do two images hold the same content?
