@@ -98,7 +98,7 @@ fn human(report: &CheckReport) -> String {
                 String::new()
             };
             let advice = match (corruptions, leaks) {
-                (0, 1..) => "vdisk compact gives leaked space back\n",
+                (0, 1..) => "vdisk check -r leaks or vdisk compact gives leaked space back\n",
                 _ => "",
             };
             format!("{corruptions} corruptions, {leaks} leaks{cut}\n{advice}")
