@@ -9,9 +9,9 @@ use vdisk_core::{Error, ErrorKind, Result};
 
 use super::device::Device;
 use super::edit::Changer;
-use super::text::{unix_time, uuid};
-use super::volume::Driver;
-use super::{DirEntry, Edit, FileKind, FsInfo, FsKind, FsState, Stat, Unix};
+use super::text::unix_time;
+use super::volume::{Driver, Vitals};
+use super::{DirEntry, Edit, FileKind, FsState, Stat, Unix};
 
 /// Paths start at the top of the file system, above its subvolumes.
 pub(super) struct Btrfs(Filesystem);
@@ -23,13 +23,10 @@ impl Btrfs {
 }
 
 impl Driver for Btrfs {
-    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)> {
+    fn open(device: Arc<Device>) -> Result<(Self, Vitals)> {
         let this = Self(Filesystem::mount(device).map_err(error)?);
         let superblock = this.0.superblock();
-        let info = FsInfo {
-            kind: FsKind::Btrfs,
-            label: superblock.label.clone(),
-            uuid: uuid(&superblock.fsid),
+        let vitals = Vitals {
             state: if superblock.has_dirty_log() {
                 FsState::Journal
             } else if superblock.has_error_flag() {
@@ -40,7 +37,7 @@ impl Driver for Btrfs {
             total: superblock.total_bytes,
             block_size: superblock.sectorsize,
         };
-        Ok((this, info))
+        Ok((this, vitals))
     }
 
     fn used(&self) -> Result<u64> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vdisk_core::{CowDisk, Disk, Error, ErrorKind, Result};
 
 use super::device::Device;
+use super::recognise::recognise;
 use super::resolve::{Last, split};
 use super::text::shown;
 use super::volume::{Driver, Volume, at};
@@ -30,7 +31,7 @@ pub(super) struct Editor<D> {
 
 impl<D: Changer> Editor<D> {
     pub(super) fn open(disk: Arc<CowDisk>) -> Result<Self> {
-        let reader = Volume::open(Device::read_only(disk.clone()))?;
+        let reader: Volume<D> = reader(disk.clone())?;
         reader.info().state.may_change()?;
         Ok(Self { reader, disk })
     }
@@ -40,7 +41,7 @@ impl<D: Changer> Editor<D> {
         let before = Directories::of(edit, &self.reader)?;
         let device = Device::writable(trial.clone());
         device.run(moved(edit), || D::edit(device.clone(), edit))?;
-        let after = Volume::open(Device::read_only(trial.clone()))?;
+        let after: Volume<D> = reader(trial.clone())?;
         after.info().state.may_change().map_err(not_as_said)?;
         check_result(edit, &self.reader, &after)?;
         if Directories::of(edit, &after)? != before.changed_by(edit) {
@@ -62,6 +63,12 @@ impl<D: Changer> Editor<D> {
     }
 }
 
+/// A fresh reader of what is on `disk` now.
+fn reader<D: Driver>(disk: Arc<dyn Disk>) -> Result<Volume<D>> {
+    let (volume, kind) = recognise(&*disk)?.ok_or_else(|| not_as_said("it is not recognised"))?;
+    Volume::open(Device::read_only(disk), volume, kind)
+}
+
 impl<D: Changer> GuestFsMut for Editor<D> {
     fn apply(&mut self, edit: &Edit<'_>) -> Result<()> {
         let path = edit.path();
@@ -71,7 +78,7 @@ impl<D: Changer> GuestFsMut for Editor<D> {
         let trial = Arc::new(CowDisk::new(disk, EDIT_LIMIT));
         self.try_out(&edit, &trial).map_err(|error| at(error, edit.path()))?;
         self.keep(&trial)?;
-        self.reader = Volume::open(Device::read_only(self.disk.clone()))?;
+        self.reader = reader(self.disk.clone())?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fs_ext4::dir::{DirBlockIter, DirEntryType};
-use fs_ext4::features::{FsFlavor, Incompat};
+use fs_ext4::features::Incompat;
 use fs_ext4::fs::Filesystem;
 use fs_ext4::fs_core_bridge::CoreDevice;
 use fs_ext4::inode::{Inode, InodeFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
@@ -13,9 +13,9 @@ use vdisk_core::{Error, ErrorKind, Result};
 use super::device::Device;
 use super::edit::Changer;
 use super::resolve::split;
-use super::text::{as_text, unix_time, uuid};
-use super::volume::Driver;
-use super::{DirEntry, Edit, FileKind, FsInfo, FsKind, FsState, Stat, Unix};
+use super::text::{as_text, unix_time};
+use super::volume::{Driver, Vitals};
+use super::{DirEntry, Edit, FileKind, FsState, Stat, Unix};
 
 /// Bytes of a directory: a million of the longest names, and more.
 const MOST_OF_DIRECTORY: u64 = 1 << 29;
@@ -55,7 +55,7 @@ impl Ext {
 }
 
 impl Driver for Ext {
-    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)> {
+    fn open(device: Arc<Device>) -> Result<(Self, Vitals)> {
         // The state is that on the disk: a journal is replayed in memory when it is mounted.
         let disk = CoreDevice::new(device.clone());
         let found = fs_ext4::superblock::Superblock::read(&disk).map_err(error)?;
@@ -69,19 +69,12 @@ impl Driver for Ext {
         };
         let this = Self::mount(device)?;
         let superblock = &this.0.sb;
-        let info = FsInfo {
-            kind: match this.0.flavor {
-                FsFlavor::Ext2 => FsKind::Ext2,
-                FsFlavor::Ext3 => FsKind::Ext3,
-                FsFlavor::Ext4 => FsKind::Ext4,
-            },
-            label: superblock.volume_name.clone(),
-            uuid: uuid(&superblock.uuid),
+        let vitals = Vitals {
             state,
             total: superblock.filesystem_bytes().unwrap_or_default(),
             block_size: superblock.block_size(),
         };
-        Ok((this, info))
+        Ok((this, vitals))
     }
 
     fn used(&self) -> Result<u64> {

@@ -2,9 +2,10 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use fatfs::{Dir, FatType, File, FileAttributes, FileSystem, FsOptions};
+use fatfs::{Dir, File, FileAttributes, FileSystem, FsOptions};
 use jiff::tz::Offset;
 use vdisk_core::{Error, ErrorKind, Result};
 
@@ -12,14 +13,19 @@ use super::device::Device;
 use super::edit::Changer;
 use super::resolve::split;
 use super::text::{as_text, unix_time};
-use super::volume::Driver;
-use super::{DirEntry, Edit, FileKind, FsInfo, FsKind, FsState, Stat};
+use super::volume::{Driver, Vitals};
+use super::{DirEntry, Edit, FileKind, FsState, Stat};
 
 /// The crate's handle belongs to one thread, so it is made for each operation: it costs a sector.
 pub(super) struct Fat(Arc<Device>);
 
 /// The file system, mounted for one operation.
-struct Mounted(FileSystem<Stream>);
+struct Mounted {
+    files: FileSystem<Stream>,
+    device: Arc<Device>,
+    /// Where the entry `..` of a new directory was written.
+    dots: Arc<AtomicU64>,
+}
 
 type Entry<'a> = fatfs::DirEntry<'a, Stream>;
 
@@ -32,14 +38,17 @@ impl Fat {
 impl Mounted {
     fn mount(device: Arc<Device>) -> Result<Self> {
         let options = FsOptions::new().time_provider(&CLOCK);
-        FileSystem::new(Stream::new(device), options).map(Self).map_err(error)
+        let dots = Arc::new(AtomicU64::new(0));
+        let stream = Stream::new(device.clone(), dots.clone());
+        let files = FileSystem::new(stream, options).map_err(error)?;
+        Ok(Self { files, device, dots })
     }
 
     /// The directory at `path`.
     fn directory(&self, path: &[u8]) -> Result<Dir<'_, Stream>> {
         match as_text(path)?.trim_matches('/') {
-            "" => Ok(self.0.root_dir()),
-            path => self.0.root_dir().open_dir(path).map_err(error),
+            "" => Ok(self.files.root_dir()),
+            path => self.files.root_dir().open_dir(path).map_err(error),
         }
     }
 
@@ -70,29 +79,20 @@ impl Mounted {
 }
 
 impl Driver for Fat {
-    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)> {
+    fn open(device: Arc<Device>) -> Result<(Self, Vitals)> {
         let len = device.len();
         let this = Mounted::mount(device.clone())?;
-        let flags = this.0.read_status_flags().map_err(error)?;
-        let label = this.0.read_volume_label_from_root_dir().map_err(error)?;
-        let number = this.0.volume_id();
-        let info = FsInfo {
-            kind: match this.0.fat_type() {
-                FatType::Fat12 => FsKind::Fat12,
-                FatType::Fat16 => FsKind::Fat16,
-                FatType::Fat32 => FsKind::Fat32,
-            },
-            label: label.unwrap_or_default(),
-            uuid: format!("{:04X}-{:04X}", number >> 16, number & 0xffff),
+        let flags = this.files.read_status_flags().map_err(error)?;
+        let vitals = Vitals {
             state: if flags.dirty() || flags.io_error() { FsState::Dirty } else { FsState::Clean },
             total: len,
-            block_size: this.0.cluster_size(),
+            block_size: this.files.cluster_size(),
         };
-        Ok((Self(device), info))
+        Ok((Self(device), vitals))
     }
 
     fn used(&self) -> Result<u64> {
-        let stats = self.mounted()?.0.stats().map_err(error)?;
+        let stats = self.mounted()?.files.stats().map_err(error)?;
         let clusters = stats.total_clusters().saturating_sub(stats.free_clusters());
         Ok(u64::from(clusters) * u64::from(stats.cluster_size()))
     }
@@ -155,7 +155,7 @@ impl Changer for Fat {
     fn edit(device: Arc<Device>, edit: &Edit<'_>) -> Result<()> {
         let this = Mounted::mount(device)?;
         this.change(edit)?;
-        this.0.unmount().map_err(error)
+        this.files.unmount().map_err(error)
     }
 }
 
@@ -169,7 +169,9 @@ impl Mounted {
             }
             Edit::CreateDir { path, .. } => {
                 let (directory, name) = self.place(path)?;
-                directory.create_dir(name).map(drop).map_err(error)
+                directory.create_dir(name).map(drop).map_err(error)?;
+                let in_root = split(path).is_none_or(|(parent, _)| parent == b"/");
+                self.mend_dots(in_root)
             }
             Edit::Replace { path, content } => {
                 let mut file = self.file(path)?;
@@ -206,12 +208,48 @@ impl Mounted {
         }
     }
 
+    /// Puts the entries `.` and `..` of a new directory as they must be: the crate gives them long
+    /// names, and the root's `..` on FAT32 the root's cluster instead of none.
+    fn mend_dots(&self, in_root: bool) -> Result<()> {
+        let parent = self.dots.load(Ordering::Relaxed);
+        let start = parent.checked_sub(3 * ENTRY).ok_or_else(dots_missing)?;
+        let mut entries = [[0; ENTRY_LEN]; 4];
+        self.device.fetch(entries.as_flattened_mut(), start)?;
+        let [long, dot, other_long, mut dots] = entries;
+        let is_long = |entry: &[u8; ENTRY_LEN]| entry.get(11) == Some(&LONG_NAME);
+        let named = |entry: &[u8; ENTRY_LEN], name| entry.starts_with(name);
+        if !(is_long(&long) && named(&dot, DOT) && is_long(&other_long) && named(&dots, DOT_DOT)) {
+            return Err(dots_missing());
+        }
+        if in_root {
+            for half in [20..22, 26..28] {
+                dots.get_mut(half).map(|cluster| cluster.fill(0)).ok_or_else(dots_missing)?;
+            }
+        }
+        let mended = [dot, dots, [0; ENTRY_LEN], [0; ENTRY_LEN]];
+        fs_core::BlockDevice::write_at(&*self.device, start, mended.as_flattened())
+            .map_err(|why| Error::new(ErrorKind::Corrupt, why.to_string()))
+    }
+
     /// The directory, and the name in it.
     fn place<'a>(&self, path: &'a [u8]) -> Result<(Dir<'_, Stream>, &'a str)> {
         let (directory, name) =
             split(path).ok_or_else(|| Error::usage("the root directory itself is not changed"))?;
         Ok((self.directory(directory)?, as_text(name)?))
     }
+}
+
+/// Bytes of a directory entry.
+const ENTRY_LEN: usize = 32;
+const ENTRY: u64 = ENTRY_LEN as u64;
+/// The attributes of an entry that is part of a long name.
+const LONG_NAME: u8 = 0x0f;
+/// The short names of the entries for the directory itself and the one it is in.
+const DOT: &[u8] = b".          ";
+const DOT_DOT: &[u8] = b"..         ";
+
+fn dots_missing() -> Error {
+    Error::unsupported("a new directory is not as it was expected")
 }
 
 fn set_len(file: &mut File<'_, Stream>, len: u64) -> io::Result<()> {
@@ -313,11 +351,13 @@ struct Stream {
     at: u64,
     page: Vec<u8>,
     page_at: u64,
+    /// Where the short name `..` was written last.
+    dots: Arc<AtomicU64>,
 }
 
 impl Stream {
-    fn new(device: Arc<Device>) -> Self {
-        Self { device, at: 0, page: Vec::new(), page_at: 0 }
+    fn new(device: Arc<Device>, dots: Arc<AtomicU64>) -> Self {
+        Self { device, at: 0, page: Vec::new(), page_at: 0, dots }
     }
 }
 
@@ -352,6 +392,9 @@ impl Write for Stream {
         let len = usize::try_from(there).unwrap_or(buf.len()).min(buf.len());
         let piece = buf.get(..len).unwrap_or_default();
         self.page.clear();
+        if piece == DOT_DOT {
+            self.dots.store(self.at, Ordering::Relaxed);
+        }
         fs_core::BlockDevice::write_at(&*self.device, self.at, piece).map_err(io::Error::other)?;
         self.at += len as u64;
         Ok(len)

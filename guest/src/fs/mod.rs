@@ -28,7 +28,7 @@ use vdisk_core::{CowDisk, Disk, Error, ErrorKind, Result};
 
 use device::Device;
 use edit::Editor;
-use recognise::Content;
+use recognise::recognise;
 use text::shown;
 use volume::Volume;
 
@@ -134,6 +134,7 @@ impl FsState {
 
 /// What is known of a volume once it is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FsInfo {
     /// The file system.
     pub kind: FsKind,
@@ -372,16 +373,19 @@ pub trait GuestFsMut: GuestFs {
 /// [`ErrorKind::Encrypted`] for BitLocker and LUKS; [`ErrorKind::Unsupported`] for file systems
 /// that are recognised but not read, and features of others; damage; the disk's.
 pub fn open(disk: Arc<dyn Disk>) -> Result<Option<Box<dyn GuestFs>>> {
-    let content = recognise::recognise(&*disk)?;
+    let Some((volume, kind)) = recognise(&*disk)? else { return Ok(None) };
     let device = Device::read_only(disk);
-    Ok(match content {
-        None => None,
-        Some(Content::Ntfs) => Some(Box::new(Volume::<ntfs::Ntfs>::open(device)?)),
-        Some(Content::Ext) => Some(Box::new(Volume::<ext::Ext>::open(device)?)),
-        Some(Content::Xfs) => Some(Box::new(Volume::<xfs::Xfs>::open(device)?)),
-        Some(Content::Btrfs) => Some(Box::new(Volume::<btrfs::Btrfs>::open(device)?)),
-        Some(Content::Fat) => Some(Box::new(Volume::<fat::Fat>::open(device)?)),
-    })
+    Ok(Some(match kind {
+        FsKind::Ntfs => Box::new(Volume::<ntfs::Ntfs>::open(device, volume, kind)?),
+        FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => {
+            Box::new(Volume::<ext::Ext>::open(device, volume, kind)?)
+        }
+        FsKind::Xfs => Box::new(Volume::<xfs::Xfs>::open(device, volume, kind)?),
+        FsKind::Btrfs => Box::new(Volume::<btrfs::Btrfs>::open(device, volume, kind)?),
+        FsKind::Fat12 | FsKind::Fat16 | FsKind::Fat32 => {
+            Box::new(Volume::<fat::Fat>::open(device, volume, kind)?)
+        }
+    }))
 }
 
 /// Opens the file system on `disk` for changing; `None` where none is recognised. The changes are
@@ -390,12 +394,12 @@ pub fn open(disk: Arc<dyn Disk>) -> Result<Option<Box<dyn GuestFs>>> {
 /// # Errors
 /// As [`open`]; [`ErrorKind::Refused`] where it was not closed in order ([`FsState`]).
 pub fn open_mut(disk: Arc<CowDisk>) -> Result<Option<Box<dyn GuestFsMut>>> {
-    Ok(match recognise::recognise(&*disk)? {
-        None => None,
-        Some(Content::Ntfs) => Some(Box::new(Editor::<ntfs::Ntfs>::open(disk)?)),
-        Some(Content::Ext) => Some(Box::new(Editor::<ext::Ext>::open(disk)?)),
-        Some(Content::Xfs) => Some(Box::new(Editor::<xfs::Xfs>::open(disk)?)),
-        Some(Content::Btrfs) => Some(Box::new(Editor::<btrfs::Btrfs>::open(disk)?)),
-        Some(Content::Fat) => Some(Box::new(Editor::<fat::Fat>::open(disk)?)),
-    })
+    let Some((_, kind)) = recognise(&*disk)? else { return Ok(None) };
+    Ok(Some(match kind {
+        FsKind::Ntfs => Box::new(Editor::<ntfs::Ntfs>::open(disk)?),
+        FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 => Box::new(Editor::<ext::Ext>::open(disk)?),
+        FsKind::Xfs => Box::new(Editor::<xfs::Xfs>::open(disk)?),
+        FsKind::Btrfs => Box::new(Editor::<btrfs::Btrfs>::open(disk)?),
+        FsKind::Fat12 | FsKind::Fat16 | FsKind::Fat32 => Box::new(Editor::<fat::Fat>::open(disk)?),
+    }))
 }

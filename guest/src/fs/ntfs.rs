@@ -12,8 +12,8 @@ use super::device::Device;
 use super::edit::Changer;
 use super::resolve::split;
 use super::text::{as_text, filetime};
-use super::volume::Driver;
-use super::{DirEntry, Edit, FileKind, FsInfo, FsKind, FsState, Stat};
+use super::volume::{Driver, Vitals};
+use super::{DirEntry, Edit, FileKind, FsState, Stat};
 
 /// `FILE_ATTRIBUTE_REPARSE_POINT`, `_COMPRESSED` and `_ENCRYPTED`.
 const REPARSE_POINT: u32 = 0x400;
@@ -60,21 +60,18 @@ impl Ntfs {
 }
 
 impl Driver for Ntfs {
-    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)> {
+    fn open(device: Arc<Device>) -> Result<(Self, Vitals)> {
         let mut io = CoreDevice::new(device.clone());
         let found = read::read_volume_info(&mut io).map_err(error)?;
         let mut boot = [0; 512];
         device.fetch(&mut boot, 0)?;
         check_index_blocks(&boot, found.cluster_size)?;
-        let info = FsInfo {
-            kind: FsKind::Ntfs,
-            label: found.label,
-            uuid: format!("{:016X}", found.serial_number),
+        let vitals = Vitals {
             state: state(&mut io, found.flags)?,
             total: found.total_size,
             block_size: found.cluster_size,
         };
-        Ok((Self { device, inflated: Mutex::default(), found: Mutex::default() }, info))
+        Ok((Self { device, inflated: Mutex::default(), found: Mutex::default() }, vitals))
     }
 
     fn used(&self) -> Result<u64> {

@@ -1,4 +1,4 @@
-//! Names, identities and times in the forms the interface has them.
+//! Names and times in the forms the interface has them.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,18 +14,6 @@ pub(super) fn as_text(path: &[u8]) -> Result<&str> {
     std::str::from_utf8(path).map_err(|_| {
         Error::new(ErrorKind::NotFound, "names of this file system are Unicode, and this is none")
     })
-}
-
-/// A UUID in its usual form.
-pub(super) fn uuid(bytes: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (at, byte) in bytes.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text += &format!("{byte:02x}");
-    }
-    text
 }
 
 /// Seconds and nanoseconds since 1970.
@@ -52,13 +40,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_identities() {
+    fn times_count_from_their_epochs() {
         assert_eq!(filetime(116_444_736_000_000_000), Some(SystemTime::UNIX_EPOCH));
         assert_eq!(
             unix_time(-1, 500_000_000),
             unix_time(0, 0).map(|t| t - Duration::from_millis(500))
         );
         assert!(filetime(u64::MAX).is_some());
-        assert_eq!(uuid(&[0x1f; 16]), "1f1f1f1f-1f1f-1f1f-1f1f-1f1f1f1f1f1f");
     }
 }

@@ -9,12 +9,12 @@ use vdisk_core::{Error, Result};
 use super::device::Device;
 use super::resolve::{Last, resolve};
 use super::text::shown;
-use super::{DirEntry, FsInfo, GuestFs, Stat};
+use super::{DirEntry, FsInfo, FsKind, FsState, GuestFs, Stat};
 
 /// One file system's crate, reading. Paths are resolved: `/` and names with `/` between them, and
 /// no link is followed.
 pub(super) trait Driver: Sized + Send {
-    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)>;
+    fn open(device: Arc<Device>) -> Result<(Self, Vitals)>;
     fn used(&self) -> Result<u64>;
     fn stat(&self, path: &[u8]) -> Result<Stat>;
     fn read_dir(&self, path: &[u8]) -> Result<Vec<DirEntry>>;
@@ -25,6 +25,13 @@ pub(super) trait Driver: Sized + Send {
     fn link_inside(&self, target: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
         Ok(target)
     }
+}
+
+/// What an adapter tells of its file system.
+pub(super) struct Vitals {
+    pub(super) state: FsState,
+    pub(super) total: u64,
+    pub(super) block_size: u32,
 }
 
 /// As many paths as are remembered with what stands at them.
@@ -40,8 +47,20 @@ pub(super) struct Volume<D> {
 }
 
 impl<D: Driver> Volume<D> {
-    pub(super) fn open(device: Arc<Device>) -> Result<Self> {
-        let (driver, info) = device.run(0, || D::open(device.clone()))?;
+    pub(super) fn open(
+        device: Arc<Device>,
+        found: vdisk_parts::Volume,
+        kind: FsKind,
+    ) -> Result<Self> {
+        let (driver, vitals) = device.run(0, || D::open(device.clone()))?;
+        let info = FsInfo {
+            kind,
+            label: found.label.unwrap_or_default(),
+            uuid: found.uuid.unwrap_or_default(),
+            state: vitals.state,
+            total: vitals.total,
+            block_size: vitals.block_size,
+        };
         Ok(Self { driver, info, device, stats: Mutex::default() })
     }
 

@@ -11,9 +11,9 @@ use vdisk_core::{Error, ErrorKind, Result};
 use super::device::Device;
 use super::edit::Changer;
 use super::resolve::split;
-use super::text::{unix_time, uuid};
-use super::volume::Driver;
-use super::{DirEntry, Edit, FileKind, FsInfo, FsKind, FsState, Stat, Unix};
+use super::text::unix_time;
+use super::volume::{Driver, Vitals};
+use super::{DirEntry, Edit, FileKind, FsState, Stat, Unix};
 
 pub(super) struct Xfs(Filesystem);
 
@@ -28,18 +28,15 @@ impl Xfs {
 }
 
 impl Driver for Xfs {
-    fn open(device: Arc<Device>) -> Result<(Self, FsInfo)> {
+    fn open(device: Arc<Device>) -> Result<(Self, Vitals)> {
         let this = Self(Filesystem::mount(device).map_err(error)?);
         let superblock = this.0.superblock();
-        let info = FsInfo {
-            kind: FsKind::Xfs,
-            label: superblock.fname.clone(),
-            uuid: uuid(&superblock.uuid),
+        let vitals = Vitals {
             state: if this.0.was_replayed() { FsState::Journal } else { FsState::Clean },
             total: superblock.dblocks.saturating_mul(superblock.blocksize.into()),
             block_size: superblock.blocksize,
         };
-        Ok((this, info))
+        Ok((this, vitals))
     }
 
     fn used(&self) -> Result<u64> {
@@ -96,27 +93,31 @@ impl Driver for Xfs {
 
 impl Changer for Xfs {
     fn edit(device: Arc<Device>, edit: &Edit<'_>) -> Result<()> {
-        let this = Self(Filesystem::mount_rw(device).map_err(error)?);
-        this.change(edit)?;
-        this.0.unmount().map_err(error)
+        let this = Self(Filesystem::mount_rw(device.clone()).map_err(error)?);
+        let made = this.change(edit)?;
+        this.0.unmount().map_err(error)?;
+        made.map_or(Ok(()), |inode| mend_new_inodes(&device, inode))
     }
 }
 
 impl Xfs {
-    fn change(&self, edit: &Edit<'_>) -> Result<()> {
+    /// Makes the change; the inode of what is new.
+    fn change(&self, edit: &Edit<'_>) -> Result<Option<u64>> {
         match *edit {
             Edit::Create { path, content, unix } => {
                 let (parent, name) = self.place(path)?;
                 let mode = unix.mode & 0o7777;
                 let (file, _) = self.0.create_file(parent, name, mode).map_err(error)?;
                 self.own(file, unix)?;
-                self.write(file, 0, content)
+                self.write(file, 0, content)?;
+                return Ok(Some(file));
             }
             Edit::CreateDir { path, unix } => {
                 let (parent, name) = self.place(path)?;
                 let mode = unix.mode & 0o7777;
                 let (made, _) = self.0.create_directory(parent, name, mode).map_err(error)?;
-                self.own(made, unix)
+                self.own(made, unix)?;
+                return Ok(Some(made));
             }
             Edit::Replace { path, content } => {
                 let file = self.number(path)?;
@@ -139,7 +140,8 @@ impl Xfs {
                 let ((from, old), (to, new)) = (self.place(from)?, self.place(to)?);
                 self.0.rename(from, old, to, new).map(drop).map_err(error)
             }
-        }
+        }?;
+        Ok(None)
     }
 
     /// The directory's inode, and the name in it.
@@ -164,6 +166,49 @@ impl Xfs {
             ..AttrChange::default()
         };
         self.0.change_attributes(inode, &change).map(drop).map_err(error)
+    }
+}
+
+/// Inodes of a chunk, which are made together.
+const CHUNK: u64 = 64;
+/// Where an inode of version 3 has the next of the inodes nobody names, its checksum and its
+/// number; big-endian, but for the checksum.
+const NEXT_UNLINKED: usize = 96;
+const CHECKSUM: usize = 100;
+const NUMBER: usize = 152;
+/// No next one.
+const NONE: [u8; 4] = [0xff; 4];
+
+/// Makes the inodes of the chunk of `made` say that none comes after them in the list of inodes
+/// nobody names. The crate leaves zero there in a new chunk, which `xfs_repair` takes for damage;
+/// in a sound one no inode has it.
+fn mend_new_inodes(device: &Arc<Device>, made: u64) -> Result<()> {
+    let fs = Filesystem::mount(device.clone()).map_err(error)?;
+    let mut inode = vec![0; usize::from(fs.superblock().inodesize)];
+    for number in made.saturating_sub(CHUNK - 1)..made.saturating_add(CHUNK) {
+        let Ok(at) = fs.inode_offset(number) else { continue };
+        if fs_core::BlockRead::read_at(&**device, at, &mut inode).is_err() {
+            continue;
+        }
+        let is_new = inode.starts_with(b"IN")
+            && inode.get(NUMBER..NUMBER + 8) == Some(&number.to_be_bytes())
+            && inode.get(NEXT_UNLINKED..CHECKSUM) == Some(&[0; 4]);
+        if !is_new {
+            continue;
+        }
+        put(&mut inode, NEXT_UNLINKED, NONE);
+        put(&mut inode, CHECKSUM, [0; 4]);
+        let sum = crc32c::crc32c(&inode);
+        put(&mut inode, CHECKSUM, sum.to_le_bytes());
+        fs_core::BlockDevice::write_at(&**device, at, &inode)
+            .map_err(|why| Error::new(ErrorKind::Corrupt, why.to_string()))?;
+    }
+    Ok(())
+}
+
+fn put(bytes: &mut [u8], at: usize, value: [u8; 4]) {
+    if let Some(field) = bytes.get_mut(at..at + 4) {
+        field.copy_from_slice(&value);
     }
 }
 

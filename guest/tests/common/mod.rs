@@ -313,3 +313,42 @@ pub(crate) fn disk(image: &Path) -> Arc<dyn Disk> {
 pub(crate) fn open(image: &Path) -> Box<dyn GuestFs> {
     open_fs(disk(image)).unwrap().expect("it is recognised")
 }
+
+/// The file system's own checker finds nothing.
+pub(crate) fn judge(tool: Make, image: &Path, context: &str) {
+    let (program, args): (&str, &[&str]) = match tool {
+        Make::Ext => ("e2fsck", &["-fn"]),
+        Make::Xfs => ("xfs_repair", &["-n", "-f"]),
+        Make::Btrfs => ("btrfs", &["check"]),
+        Make::Ntfs => ("ntfsfix", &["-n"]),
+        Make::Fat => ("fsck.fat", &["-n"]),
+    };
+    if !there(program) {
+        return;
+    }
+    let done = Command::new(program).args(args).arg(image).output().unwrap();
+    let text = said(&done);
+    let clean = match tool {
+        // It tells only by words that it would change something.
+        Make::Ntfs => !text.contains("FAILED") && !text.to_lowercase().contains("error"),
+        _ => true,
+    };
+    if !(done.status.success() && clean) {
+        let kept = std::env::temp_dir().join("vdisk-guest-failed.img");
+        drop(fs::copy(image, &kept));
+        panic!("{context}: {program} on {}: {text}", kept.display());
+    }
+}
+
+/// What others read of the volume.
+pub(crate) fn read_by_others(tool: Make, image: &Path, look: impl FnOnce(Tree)) {
+    if tool == Make::Fat {
+        let folder = tempfile::tempdir().unwrap();
+        if there("mcopy") {
+            must("mcopy", &["-s", "-n", "-Q", "-i", arg(image), "::/*", arg(folder.path())]);
+            look(tree_on_host(folder.path()));
+        }
+        return;
+    }
+    mounted(tool, image, true, |path| look(tree_on_host(path)));
+}
