@@ -77,6 +77,9 @@ pub(crate) enum Command {
     Compact(CompactArgs),
     Commit(CommitArgs),
     Rebase(RebaseArgs),
+    Ls(LsArgs),
+    Cat(CatArgs),
+    Extract(ExtractArgs),
 }
 
 /// How an image given on the command line is opened.
@@ -348,6 +351,48 @@ pub(crate) struct RebaseArgs {
     #[arg(short = 'm', long = "threads", value_name = "N")]
     pub(crate) threads: Option<usize>,
     pub(crate) image: PathBuf,
+}
+
+/// List files inside an image
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LsArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// With kind, permissions, size and time
+    #[arg(short = 'l', long)]
+    pub(crate) long: bool,
+    /// The whole tree
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    /// Where: the partition's number or VG/LV; without it a file system on the whole disk
+    #[arg(value_name = "IMAGE:PARTITION:/PATH")]
+    pub(crate) location: OsString,
+}
+
+/// Write a file inside an image to standard output
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CatArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Where: the partition's number or VG/LV; without it a file system on the whole disk
+    #[arg(value_name = "IMAGE:PARTITION:/PATH")]
+    pub(crate) location: OsString,
+}
+
+/// Write a file or a tree inside an image to the host
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExtractArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Replace existing files
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Where: the partition's number or VG/LV; without it a file system on the whole disk
+    #[arg(value_name = "IMAGE:PARTITION:/PATH")]
+    pub(crate) location: OsString,
+    /// The new file or folder, or a folder to put it in
+    #[arg(value_name = "DEST")]
+    pub(crate) target: PathBuf,
 }
 
 fn format(text: &str) -> Result<Format, String> {

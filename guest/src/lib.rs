@@ -18,11 +18,14 @@
 //! | `fs/device.rs`, `guard.rs` | reads inside the disk only, a bound on each operation, panics caught |
 //! | `fs/resolve.rs` | links, followed inside the volume only |
 //! | `fs/edit.rs` | a change is made on a copy, read back by a fresh reader, then kept |
-//! | `fs/recognise.rs` | what a volume holds, by its first bytes |
+//! | `fs/recognise.rs` | which adapter reads a volume |
+//! | `location.rs` | `IMAGE:PARTITION:/path` |
+//! | `extract.rs` | files and trees to the host |
 //!
 //! # Invariants
 //!
-//! * No path and no link of a volume makes anybody read or write the host.
+//! * No path and no link of a volume makes anybody read the host, or write elsewhere than where
+//!   the caller said.
 //! * An operation ends: what it may read is bounded by the volume's size.
 //! * A change is kept whole, after it was read back, or not at all.
 //! * A volume that was not closed in order is read, but never changed.
@@ -54,4 +57,9 @@
 //! # }
 //! ```
 
+pub mod extract;
 pub mod fs;
+pub mod location;
+
+pub use extract::{Extracted, extract};
+pub use location::{Location, Place};

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod cat;
 mod check;
 mod checksum;
 mod commit;
@@ -7,7 +8,10 @@ mod compact;
 mod compare;
 mod convert;
 mod create;
+mod extract;
+mod guest;
 mod info;
+mod ls;
 mod map;
 mod measure;
 mod rebase;
@@ -75,6 +79,9 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<Outcome, (E
         Command::Compact(args) => compact::run(&args, context),
         Command::Commit(args) => commit::run(&args, context),
         Command::Rebase(args) => rebase::run(&args, context),
+        Command::Ls(args) => ls::run(&args, context),
+        Command::Cat(args) => cat::run(&args, context),
+        Command::Extract(args) => extract::run(&args, context),
     };
     done.map_err(|error| {
         let code = show::exit_code(error.kind());
