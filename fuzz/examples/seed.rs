@@ -68,6 +68,21 @@ fn main() -> std::io::Result<()> {
             save("chain", format!("name-{index}-{first}"), &[&[first], name.as_bytes()].concat())?;
         }
     }
+    for first in 0..12u8 {
+        save("hive_open", format!("plain-{first}"), &[first, 0, 1, 9, 77])?;
+        save("hive_log", format!("plain-{first}"), &[first])?;
+        for anchor in 0..40 {
+            // A byte and a number, at a field of each structure.
+            let byte = [0, anchor, anchor % 24, 0, 1];
+            let number = [5 | 2 << 3, anchor, 4 * (anchor % 16), 0];
+            let open = [&[first, 0, 1, 9, 77][..], &byte, &number].concat();
+            save("hive_open", format!("fields-{first}-{anchor}"), &open)?;
+            let log = [&[first][..], &byte, &number].concat();
+            save("hive_log", format!("fields-{first}-{anchor}"), &log)?;
+        }
+        let steps: Vec<u8> = (0..11u8).flat_map(|n| [n, n * first, n * 20 + first, 3]).collect();
+        save("hive_edit", format!("steps-{first}"), &[&[first], &steps[..]].concat())?;
+    }
     for image in 0..12u8 {
         let steps: Vec<u8> = (0..40u8).flat_map(|n| [n, n, n % 8, n, n % 3, n]).collect();
         save("write_reopen", format!("image-{image}"), &[&[image], &steps[..]].concat())?;

@@ -11,6 +11,7 @@
 //! ```
 
 mod chain;
+mod hive;
 mod images;
 mod parts;
 mod seal;
@@ -21,6 +22,7 @@ use vdisk_core::{Files, LayerMut, MemFiles, MemStore, Result, Store, StoreExt};
 use vdisk_testkit::exercise::{Driven, drive_input, exercise, patch};
 
 pub use chain::chain;
+pub use hive::{hive_edit, hive_log, hive_open};
 use images::{Base, open_vhd, open_vhdx, open_vmdk};
 pub use parts::{lvm, parts};
 
