@@ -29,6 +29,9 @@ impl Hive {
     ///
     /// Of notes: `hive-dirty`, `hive-key-longest`, `hive-duplicate-value`, `hive-security-missing`,
     /// `hive-list-kind`.
+    ///
+    /// Whoever reads all of a hive that may be hostile does well to check it first: in a sound one no
+    /// two keys share a list or data, so all of it together is no more than the file.
     #[must_use]
     pub fn check(&self) -> Findings {
         let mut checker = Checker::of(self);
@@ -50,12 +53,16 @@ struct Checker<'h> {
     used: Marks,
     /// How many keys use each security cell.
     users: BTreeMap<Offset, u32>,
+    /// Entries of lists that may still be read. A sound hive has a cell for each of them; one where
+    /// many keys share a list would take for ever.
+    entries: usize,
 }
 
 impl<'h> Checker<'h> {
     fn of(hive: &'h Hive) -> Self {
         let (findings, used, users) = (Findings::new(), Marks::new(), BTreeMap::new());
-        Self { hive, image: &hive.image, findings, used, users }
+        let entries = index(hive.image.bins_size) / 8;
+        Self { hive, image: &hive.image, findings, used, users, entries }
     }
 
     fn note(&mut self, code: &'static str, at: u64, message: impl Into<String>) {
@@ -81,10 +88,22 @@ impl<'h> Checker<'h> {
         new
     }
 
+    /// Counts the entries of a list that was read; `false` where there were more than the hive has
+    /// cells.
+    fn count(&mut self, entries: usize) -> bool {
+        let left = self.entries.checked_sub(entries);
+        self.entries = left.unwrap_or_default();
+        left.is_some()
+    }
+
     fn tree(&mut self, root: Offset) {
         self.take(root, root);
         let mut open = vec![(root, 0)];
         while let Some((at, depth)) = open.pop() {
+            if self.entries == 0 {
+                let message = "lists name more cells than there are; not all of them were checked";
+                return self.findings.corruption("hive-cell-shared", at.in_file(), message);
+            }
             let node = match Node::parse(self.image, at) {
                 Ok(node) => node,
                 Err(error) => {
@@ -123,9 +142,10 @@ impl<'h> Checker<'h> {
                 return Vec::new();
             }
         };
-        let cells = list.root.into_iter().chain(list.leaves.iter().map(|leaf| leaf.at));
-        for at in cells {
-            self.take(at, node.at);
+        let mut cells = list.root.into_iter().chain(list.leaves.iter().map(|leaf| leaf.at));
+        let taken = cells.all(|at| self.take(at, node.at));
+        if !self.count(list.len()) || !taken {
+            return Vec::new();
         }
         let mut keys = Vec::new();
         let mut before: Option<Name> = None;
@@ -191,8 +211,9 @@ impl<'h> Checker<'h> {
                 return self.broken("hive-value-list", &error.at("registry value list", at));
             }
         };
-        if let Some(at) = node.value_list.filter(|_| !list.is_empty()) {
-            self.take(at, node.at);
+        let taken = list.is_empty() || node.value_list.is_some_and(|at| self.take(at, node.at));
+        if !self.count(list.len()) || !taken {
+            return;
         }
         let mut names = BTreeSet::new();
         let (mut longest_name, mut longest_data) = (0, 0);
@@ -211,10 +232,14 @@ impl<'h> Checker<'h> {
                     continue;
                 }
             };
-            match value.data().and_then(|_| value.data_cells()) {
+            match value.data_cells() {
                 Ok(cells) => {
-                    for cell in cells {
-                        self.take(cell, at);
+                    let taken = cells.iter().all(|cell| self.take(*cell, at));
+                    if let (true, Err(error)) = (taken, value.data().map(drop)) {
+                        self.broken("hive-value-data", &error);
+                    }
+                    if !self.count(cells.len()) {
+                        return;
                     }
                 }
                 Err(error) => self.broken("hive-value-data", &error),

@@ -177,3 +177,27 @@ fn a_log_cannot_take_all_memory() {
     let error = Hive::recover(dirty, &[&log]).unwrap_err();
     assert!(error.to_string().contains("2147479552 bytes of bins"), "{error}");
 }
+
+/// Thousands of keys that share one list of thousands of keys: the check ends, and soon.
+#[test]
+fn shared_lists_do_not_take_for_ever() {
+    let mut editor = Editor::new(Hive::parse(empty_hive(5)).unwrap(), FileTime(5)).unwrap();
+    let root = editor.hive().root().unwrap().id();
+    for number in 0..1500 {
+        editor.create_key(root, format!("{number:04}").as_str()).unwrap();
+    }
+    let mut bytes = editor.finish().unwrap();
+    let root = 4096 + 0x24;
+    let list: [u8; 12] = bytes[root + 20..root + 32].try_into().unwrap();
+    for at in (4096..bytes.len() - 80).step_by(8).map(|at| at + 4) {
+        if at != root && bytes[at..].starts_with(b"nk") {
+            bytes[at + 20..at + 32].copy_from_slice(&list);
+        }
+    }
+    let hive = Hive::parse(bytes).unwrap();
+    let findings = hive.check();
+    assert!(findings.count(vdisk_core::Severity::Corruption) > 10);
+    // Without the limit there were millions.
+    assert!(findings.count(vdisk_core::Severity::Corruption) < 20_000);
+    assert!(dump::dump(&hive).is_err());
+}
