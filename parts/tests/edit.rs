@@ -230,22 +230,44 @@ fn what_others_know_the_size_of_is_not_grown() {
     assert_eq!(Edit::new(&empty, 512).unwrap_err().kind(), ErrorKind::Usage);
 }
 
-#[test]
-fn a_table_that_lies_on_a_partition_is_not_changed() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(mut bytes) = made(folder.path(), GPT, 6 * MIB, 512) else { return };
-    // The first partition begins where the backup's entries stand.
+/// Sets the sectors of an entry in both copies, behind right checksums.
+fn set_range(bytes: &mut [u8], index: usize, first: u64, end: u64) {
     let last = bytes.len() / 512 - 1;
     let sums = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
     for (header, entries) in [(512, 1024), (last * 512, (last - 32) * 512)] {
-        bytes[entries + 32..entries + 40].copy_from_slice(&(last as u64 - 9).to_le_bytes());
-        bytes[entries + 40..entries + 48].copy_from_slice(&(last as u64 - 5).to_le_bytes());
+        let at = entries + index * 128;
+        bytes[at + 32..at + 40].copy_from_slice(&first.to_le_bytes());
+        bytes[at + 40..at + 48].copy_from_slice(&end.to_le_bytes());
         let sum = sums.checksum(&bytes[entries..entries + 16384]);
         bytes[header + 88..header + 92].copy_from_slice(&sum.to_le_bytes());
         bytes[header + 16..header + 20].fill(0);
         let sum = sums.checksum(&bytes[header..header + 92]);
         bytes[header + 16..header + 20].copy_from_slice(&sum.to_le_bytes());
     }
+}
+
+#[test]
+fn an_entry_that_ends_before_it_starts_is_not_grown() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut bytes) = made(folder.path(), GPT, 6 * MIB, 512) else { return };
+    set_range(&mut bytes, 1, 8000, 7999);
+    let before = read(&bytes, 512);
+    assert_eq!(before.findings[0].code, "partition-bad-range");
+    let disk = VecDisk(bytes.clone());
+    let mut edit = Edit::new(&disk, 512).unwrap();
+    assert_eq!(edit.grow_last().unwrap(), Some(1));
+    let changes = edit.changes();
+    apply(&mut bytes, 6 * MIB, &changes);
+    assert_eq!(read(&bytes, 512).partitions.len(), before.partitions.len());
+}
+
+#[test]
+fn a_table_that_lies_on_a_partition_is_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut bytes) = made(folder.path(), GPT, 6 * MIB, 512) else { return };
+    // The first partition begins where the backup's entries stand.
+    let last = bytes.len() as u64 / 512 - 1;
+    set_range(&mut bytes, 0, last - 9, last - 5);
     assert_eq!(read(&bytes, 512).findings[0].code, "partition-outside-usable");
     let error = Edit::new(&VecDisk(bytes), 512).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);

@@ -138,7 +138,9 @@ impl Edited {
 
     pub(super) fn grow_last(&mut self) -> Result<Option<u32>> {
         let used = self.used();
-        let Some(entry) = used.iter().max_by_key(|entry| entry.last) else { return Ok(None) };
+        // Where the end comes before the start, growing would make a partition of it.
+        let sound = used.iter().filter(|entry| entry.first <= entry.last);
+        let Some(entry) = sound.max_by_key(|entry| entry.last) else { return Ok(None) };
         growable(entry.number, entry.role)?;
         let room = self.header.u64(field::LAST_USABLE).saturating_add(1);
         let bytes = |sectors: u64| sectors.saturating_mul(self.sector);
