@@ -23,7 +23,7 @@ impl Hive {
     /// Codes of corruptions: `hive-key`, `hive-key-parent`, `hive-key-depth`, `hive-subkey-list`,
     /// `hive-subkey-order`, `hive-subkey-hash`, `hive-class`, `hive-value-list`, `hive-value`,
     /// `hive-value-data`, `hive-security`, `hive-security-list`, `hive-security-count`,
-    /// `hive-cell-shared`.
+    /// `hive-cell-missing`, `hive-cell-shared`.
     ///
     /// Of leaks: `hive-orphan-cell`, `hive-security-unused`.
     ///
@@ -75,9 +75,11 @@ impl<'h> Checker<'h> {
         self.findings.corruption(code, error.offset(), format!("{structure}: {message}"));
     }
 
-    /// Takes a cell for its one user; `false` where it has one already.
+    /// Takes a cell for its one user; `false` where there is none, or it has a user already.
     fn take(&mut self, at: Offset, user: Offset) -> bool {
         if !self.image.starts.has(at) {
+            let message = format!("the cell at byte {} leads to no allocated cell", user.in_file());
+            self.findings.corruption("hive-cell-missing", at.in_file(), message);
             return false;
         }
         let new = self.used.set(at);
@@ -219,10 +221,6 @@ impl<'h> Checker<'h> {
         let (mut longest_name, mut longest_data) = (0, 0);
         for at in list {
             if !self.take(at, node.at) {
-                if !self.image.starts.has(at) {
-                    let message = "is listed, and there is no allocated cell at this place";
-                    self.findings.corruption("hive-value", at.in_file(), message);
-                }
                 continue;
             }
             let value = match Value::load(self.image, at) {

@@ -201,3 +201,23 @@ fn shared_lists_do_not_take_for_ever() {
     assert!(findings.count(vdisk_core::Severity::Corruption) < 20_000);
     assert!(dump::dump(&hive).is_err());
 }
+
+#[test]
+fn references_to_nowhere_are_found() {
+    let mut editor = Editor::new(Hive::parse(empty_hive(5)).unwrap(), FileTime(5)).unwrap();
+    let root = editor.hive().root().unwrap().id();
+    editor.create_key(root, "key").unwrap();
+    editor.set_value(root, "value", ValueKind::DWORD, &[1; 4]).unwrap();
+    let bytes = editor.finish().unwrap();
+    let root = 4096 + 0x24;
+    for (list, skip) in [(28, 4), (40, 0)] {
+        let mut bytes = bytes.clone();
+        let at = u32::from_le_bytes(bytes[root + list..root + list + 4].try_into().unwrap());
+        let entry = 4096 + at as usize + 4 + skip;
+        bytes[entry] ^= 8;
+        let hive = Hive::parse(bytes).unwrap();
+        let codes: Vec<_> = hive.check().list().iter().map(|found| found.code).collect();
+        assert!(codes.contains(&"hive-cell-missing"), "{codes:?}");
+        assert!(dump::dump(&hive).is_err());
+    }
+}
