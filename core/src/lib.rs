@@ -54,6 +54,7 @@ pub mod compact;
 pub mod cow;
 pub mod disk;
 pub mod error;
+pub mod folder;
 pub mod host;
 pub mod job;
 pub mod layer;
@@ -74,6 +75,7 @@ pub use compact::{Compaction, Packing, Vacant};
 pub use cow::{Change, CowDisk};
 pub use disk::{Disk, Extent, ExtentKind, Extents, Grain};
 pub use error::{Error, ErrorKind, Result};
+pub use folder::{Host, RealHost};
 pub use host::HostFile;
 pub use job::{Cancel, NoProgress, Progress, Watch};
 pub use layer::{

@@ -13,7 +13,8 @@ use crate::store::{Run, Store};
 const PAGE_BYTES: usize = 4096;
 const PAGE: u64 = PAGE_BYTES as u64;
 
-/// A sparse store in memory: only pages that were written take room.
+/// A sparse store in memory: only pages that were written take room. A clone is a store of its own;
+/// the two share the pages that neither changes.
 #[derive(Debug)]
 pub struct MemStore {
     name: PathBuf,
@@ -52,6 +53,12 @@ impl MemStore {
 
     fn lock(&self) -> MutexGuard<'_, Pages> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for MemStore {
+    fn clone(&self) -> Self {
+        Self { name: self.name.clone(), state: Mutex::new(self.lock().clone()) }
     }
 }
 
@@ -201,6 +208,11 @@ impl MemFiles {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<MemStore>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Puts a file called `name` there, in place of one that was.
+    pub fn insert(&self, name: impl Into<String>, store: Arc<MemStore>) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), store);
     }
 
     /// Every file, by name.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tempfile::TempPath;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::folder::{Host, RealHost};
 use crate::host::HostFile;
 use crate::layer::Access;
 use crate::store::{Store, StoreExt};
@@ -37,13 +38,14 @@ pub struct Output {
     main: String,
     overwrite: bool,
     files: Vec<Pending>,
+    host: Arc<dyn Host>,
 }
 
 #[derive(Debug)]
 struct Pending {
     name: String,
     temporary: TempPath,
-    file: Arc<HostFile>,
+    store: Arc<dyn Store>,
 }
 
 impl Output {
@@ -54,13 +56,21 @@ impl Output {
     /// [`Refused`](crate::ErrorKind::Refused) where it exists and `overwrite` is not given; the
     /// host's where its folder is not there.
     pub fn new(path: &Path, overwrite: bool) -> Result<Self> {
+        Self::on(Arc::new(RealHost), path, overwrite)
+    }
+
+    /// As [`Output::new`], on a host that may be watched.
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub fn on(host: Arc<dyn Host>, path: &Path, overwrite: bool) -> Result<Self> {
         let main = path
             .file_name()
             .and_then(OsStr::to_str)
             .ok_or_else(|| Error::usage("an output needs a file name in UTF-8").in_file(path))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.map(Path::to_owned);
-        let output = Self { folder, main: main.to_owned(), overwrite, files: Vec::new() };
+        let output = Self { folder, main: main.to_owned(), overwrite, files: Vec::new(), host };
         let folder = output.folder();
         std::fs::metadata(folder).map_err(|e| Error::io(e, "find the folder").in_file(folder))?;
         output.refuse_existing(main)?;
@@ -109,9 +119,9 @@ impl Output {
 
     /// The file created under the main name, if it was.
     #[must_use]
-    pub fn main_file(&self) -> Option<Arc<HostFile>> {
+    pub fn main_file(&self) -> Option<Arc<dyn Store>> {
         let main = self.files.iter().rev().find(|pending| pending.name == self.main);
-        main.map(|pending| pending.file.clone())
+        main.map(|pending| pending.store.clone())
     }
 
     /// Flushes all files and gives them their names: the image is there.
@@ -120,14 +130,14 @@ impl Output {
     /// The host's; what has not got its name by then is removed.
     pub fn commit(mut self) -> Result<()> {
         for pending in &self.files {
-            pending.file.flush()?;
+            pending.store.flush()?;
         }
         // The main file comes last: as long as it is missing there is no image to open. One that
         // is replaced goes first, or it would show the extents of the new one.
         let main = self.main.clone();
         if self.overwrite && self.files.len() > 1 {
             let path = self.path_of(&main);
-            match std::fs::remove_file(&path) {
+            match self.host.remove(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io(e, "remove the file to be replaced").in_file(&path));
                 }
@@ -137,22 +147,14 @@ impl Output {
         self.files.sort_by_key(|pending| pending.name == main);
         for pending in std::mem::take(&mut self.files) {
             let path = self.path_of(&pending.name);
-            let named = if self.overwrite {
-                pending.temporary.persist(&path)
-            } else {
-                pending.temporary.persist_noclobber(&path)
-            };
-            named.map_err(|e| {
-                Error::io(e.error, "give the finished file its name").in_file(&path)
-            })?;
+            self.host
+                .persist(pending.temporary, &path, self.overwrite)
+                .map_err(|e| Error::io(e, "give the finished file its name").in_file(&path))?;
         }
-        sync_folder(self.folder())
+        self.host
+            .sync_folder(self.folder())
             .map_err(|e| Error::io(e, "flush the folder").in_file(self.folder()))
     }
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    std::fs::File::open(folder)?.sync_all()
 }
 
 impl Files for Output {
@@ -174,9 +176,9 @@ impl Files for Output {
             .tempfile_in(self.folder())
             .map_err(failed)?;
         let (file, temporary) = temporary.into_parts();
-        let file = Arc::new(HostFile::new(file, path)?);
-        self.files.push(Pending { name: name.to_owned(), temporary, file: file.clone() });
-        Ok(file)
+        let store = self.host.store(HostFile::new(file, path)?);
+        self.files.push(Pending { name: name.to_owned(), temporary, store: store.clone() });
+        Ok(store)
     }
 }
 

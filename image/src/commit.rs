@@ -348,7 +348,7 @@ impl<'a> Job<'a> {
         }
         let fresh = target.fresh_identity();
         let note = self.note(fresh.clone(), &*target);
-        note.write(self.path)?;
+        note.write(self.open.host(), self.path)?;
         if let Some(identity) = &fresh {
             target.set_identity(identity)?;
             self.link(&mut *lower, &self.lower.path, target.info())?;
@@ -363,7 +363,7 @@ impl<'a> Job<'a> {
             top.close()?;
         }
         self.disown(&note, &target_info)?;
-        Journal::remove(self.path)
+        Journal::remove(&**self.open.host(), self.path)
     }
 
     /// The note of this run, which goes on with what an earlier one left.

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use vdisk_core::{
-    Access, Error, ErrorKind, HostFile, Opener, ParentHint, PathStyle, Result, Store,
+    Access, Error, ErrorKind, Host, HostFile, Opener, ParentHint, PathStyle, RealHost, Result,
+    Store,
 };
 
 use crate::locks::Session;
@@ -26,24 +27,8 @@ const NEVER_OPENED: &str = "devices, FIFOs and folders named by an image are nev
 #[derive(Clone, Debug)]
 pub struct Gate {
     roots: Vec<PathBuf>,
-    stores: Stores,
+    host: Arc<dyn Host>,
     locks: Option<Arc<Session>>,
-}
-
-/// How an open host file becomes the store of an image.
-#[derive(Clone)]
-pub(crate) struct Stores(pub(crate) Arc<dyn Fn(HostFile) -> Arc<dyn Store> + Send + Sync>);
-
-impl Default for Stores {
-    fn default() -> Self {
-        Self(Arc::new(|file| Arc::new(file)))
-    }
-}
-
-impl std::fmt::Debug for Stores {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stores").finish_non_exhaustive()
-    }
 }
 
 /// What became of the candidates for one name.
@@ -62,12 +47,12 @@ impl Gate {
     /// The host's, naming the folder.
     pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
         let roots = folders.into_iter().map(real_folder).collect::<Result<Vec<_>>>()?;
-        Ok(Self { roots, stores: Stores::default(), locks: None })
+        Ok(Self { roots, host: Arc::new(RealHost), locks: None })
     }
 
-    /// Makes stores that way.
-    pub(crate) fn with_stores(mut self, stores: Stores) -> Self {
-        self.stores = stores;
+    /// Lets every file that is opened pass through `host`.
+    pub(crate) fn on(mut self, host: Arc<dyn Host>) -> Self {
+        self.host = host;
         self
     }
 
@@ -85,7 +70,7 @@ impl Gate {
         if let Some(locks) = &self.locks {
             locks.lock(&file, access)?;
         }
-        Ok((self.stores.0)(file))
+        Ok(self.host.store(file))
     }
 
     /// Allows one more tree.

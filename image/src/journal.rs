@@ -6,8 +6,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use vdisk_core::{Error, ErrorKind, Files, HostFile, Output, Result, StoreExt};
+use vdisk_core::{Error, ErrorKind, Files, Host, HostFile, Output, Result, StoreExt};
 
 const FIRST_LINE: &str = "vdisk commit 1";
 /// Longest note read, bytes.
@@ -51,9 +52,9 @@ impl Journal {
     ///
     /// # Errors
     /// The host's.
-    pub(crate) fn write(&self, image: &Path) -> Result<()> {
+    pub(crate) fn write(&self, host: &Arc<dyn Host>, image: &Path) -> Result<()> {
         let path = path_of(image);
-        let mut output = Output::new(&path, true)?;
+        let mut output = Output::on(host.clone(), &path, true)?;
         let name = output.main_name().to_owned();
         output.create(&name)?.put(self.text().as_bytes(), 0, "commit note")?;
         output.commit()
@@ -63,13 +64,12 @@ impl Journal {
     ///
     /// # Errors
     /// The host's.
-    pub(crate) fn remove(image: &Path) -> Result<()> {
+    pub(crate) fn remove(host: &dyn Host, image: &Path) -> Result<()> {
         let path = path_of(image);
-        let flushed = |path: &Path| std::fs::File::open(path.parent()?).ok()?.sync_all().ok();
-        match std::fs::remove_file(&path) {
+        match host.remove(&path) {
             Ok(()) => {
                 // A note that came back would be in nobody's way.
-                let _ = flushed(&path);
+                let _ = path.parent().map(|folder| host.sync_folder(folder));
                 Ok(())
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -158,10 +158,11 @@ mod tests {
             original: None,
             lower: Some("/folder with spaces/c.vhdx".to_owned()),
         };
-        journal.write(&image).unwrap();
+        let host: Arc<dyn Host> = Arc::new(vdisk_core::RealHost);
+        journal.write(&host, &image).unwrap();
         assert_eq!(Journal::read(&image).unwrap(), Some(journal));
-        Journal::remove(&image).unwrap();
-        Journal::remove(&image).unwrap();
+        Journal::remove(&*host, &image).unwrap();
+        Journal::remove(&*host, &image).unwrap();
         assert_eq!(Journal::read(&image).unwrap(), None);
         std::fs::write(path_of(&image), "something else").unwrap();
         assert_eq!(Journal::read(&image).unwrap_err().kind(), ErrorKind::Refused);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use vdisk_core::disk::{ZeroDisk, in_range};
 use vdisk_core::{
-    Access, Disk, Error, ErrorKind, Extent, ExtentKind, Extents, Format, HostFile, Layer,
-    LayerInfo, LayerKind, LayerMut, Opener, ParentHint, ParentRef, PathStyle, Result, Store,
+    Access, Disk, Error, ErrorKind, Extent, ExtentKind, Extents, Format, Host, HostFile, Layer,
+    LayerInfo, LayerKind, LayerMut, Opener, ParentHint, ParentRef, PathStyle, RealHost, Result,
+    Store,
 };
 
 use crate::chain::Chain;
-use crate::gate::{ExtentOpener, Gate, Search, Stores, folder_of};
+use crate::gate::{ExtentOpener, Gate, Search, folder_of};
 use crate::journal;
 use crate::locks::Session;
 use crate::probe::probe;
@@ -36,7 +37,7 @@ pub struct OpenOptions {
     parent_dirs: Vec<PathBuf>,
     max_depth: usize,
     with_parents: bool,
-    stores: Stores,
+    host: Arc<dyn Host>,
     /// Read what another program may be writing.
     force_share: bool,
     /// The job that the files are locked for; each opening is one of its own without.
@@ -53,7 +54,7 @@ impl Default for OpenOptions {
             parent_dirs: Vec::new(),
             max_depth: 64,
             with_parents: true,
-            stores: Stores::default(),
+            host: Arc::new(RealHost),
             force_share: false,
             session: None,
             renewed: None,
@@ -105,14 +106,11 @@ impl OpenOptions {
         self
     }
 
-    /// Has every file that is opened pass through `wrap`: to watch, count or fail what an image
-    /// does to its files.
+    /// Has all that is done to files and their names pass through `host`: to watch it, or to fail
+    /// it.
     #[must_use]
-    pub fn through(
-        mut self,
-        wrap: impl Fn(HostFile) -> Arc<dyn Store> + Send + Sync + 'static,
-    ) -> Self {
-        self.stores = Stores(Arc::new(wrap));
+    pub fn on(mut self, host: Arc<dyn Host>) -> Self {
+        self.host = host;
         self
     }
 
@@ -129,6 +127,11 @@ impl OpenOptions {
     pub(crate) fn in_one_session(mut self) -> Self {
         self.session.get_or_insert_default();
         self
+    }
+
+    /// The host whose files these are.
+    pub(crate) fn host(&self) -> &Arc<dyn Host> {
+        &self.host
     }
 
     /// Takes a parent of identity `new` where a child asks for `old`.
@@ -259,7 +262,7 @@ impl OpenOptions {
         let own = [folder_of(path), written.unwrap_or(Path::new(".")).to_owned()];
         let exist = own.into_iter().filter(|folder| folder.exists());
         let gate = Gate::new(exist.chain(self.parent_dirs.iter().cloned()))?;
-        let gate = gate.with_stores(self.stores.clone());
+        let gate = gate.on(self.host.clone());
         if self.force_share && access == Access::Read {
             return Ok(gate);
         }

@@ -120,7 +120,8 @@ impl LayerMut for RawLayer {
         }
         self.store().resize(virtual_size)?;
         self.info.virtual_size = virtual_size;
-        Ok(())
+        // A length that gets lost where later writes do not would be neither the old nor the new.
+        self.flush()
     }
 
     fn compact(&mut self, vacant: &Vacant, _watch: Watch<'_>) -> Result<Compaction> {

@@ -1,5 +1,5 @@
-//! Merging chains down: every view before and after, foreign programs as judges, cuts at any
-//! moment.
+//! Merging chains down: every view before and after, foreign programs as judges. Power cuts and
+//! hosts that fail: `cargo xtask crash`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +13,7 @@ mod chains;
 
 use std::path::Path;
 
-use chains::{Chain, FORMATS, Recorder, SIZE, assert_holds, assert_reads, scribble};
+use chains::{Chain, FORMATS, SIZE, assert_holds, assert_reads, scribble};
 use vdisk::{CommitReport, CommitRequest, ErrorKind, Format, Image, OpenOptions, Result, Watch};
 
 fn commit(path: &Path, into: Option<&Path>, options: &OpenOptions) -> Result<CommitReport> {
@@ -193,88 +193,4 @@ fn a_parent_that_is_too_small_is_refused_unless_only_zeros_stick_out() {
     child.close().unwrap();
     commit(chain.top(), None, &OpenOptions::new()).unwrap();
     assert_holds(&Image::open(&chain.paths[0]).unwrap(), &view[..1 << 20], "smaller parent");
-}
-
-/// After a cut the image reads as before, at most after the next run, which always finishes.
-fn check_cut(chain: &Chain, target: usize, context: &str) {
-    let depth = chain.paths.len() - 1;
-    match Image::open(chain.top()) {
-        Ok(image) => assert_holds(&image, &chain.views[depth], context),
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::ParentMismatch, "{context}: {error}");
-            assert!(note_of(chain.top()).exists(), "{context}: {error}");
-            assert!(error.advice().unwrap().contains("vdisk commit"), "{context}");
-        }
-    }
-    for below in 0..target {
-        assert_holds(&Image::open(&chain.paths[below]).unwrap(), &chain.views[below], context);
-    }
-    // Where the cut came after the image was linked to the target, that is its parent.
-    let into = chain.paths[target].as_path();
-    commit(chain.top(), Some(into), &OpenOptions::new())
-        .unwrap_or_else(|e| panic!("{context}: run again: {e}; {:?}", e.advice()));
-    let view = &chain.views[depth];
-    assert_holds(&Image::open(chain.top()).unwrap(), view, context);
-    assert_holds(&Image::open(into).unwrap(), view, context);
-    for path in [chain.top(), into] {
-        let report = vdisk::check(path, &OpenOptions::new()).unwrap();
-        assert_eq!(report.corruptions, 0, "{context}: {:?}", report.findings);
-    }
-    for between in &chain.paths[target + 1..depth] {
-        assert_eq!(Image::open(between).is_err(), tells(chain.format), "{context}: between");
-    }
-    assert!(!note_of(chain.top()).exists(), "{context}");
-}
-
-fn cuts(depth: usize, target: usize, seed: u64, most: usize) {
-    for format in FORMATS {
-        let chain = Chain::new(format, depth, seed);
-        let into = Some(chain.paths[target].as_path());
-        let recorder = Recorder::new(chain.folder(), usize::MAX);
-        commit(chain.top(), into, &recorder.options()).unwrap();
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let total = recorder.len();
-        // The link changes at the beginning and the end; the long middle is all alike.
-        let edges = (0..=total).filter(|at| *at < 24 || total - at < 36);
-        let middle = (0..most).map(|_| rng.usize(0..=total)).collect::<Vec<_>>();
-        for at in edges.chain(middle) {
-            let context = format!("{} depth {depth} into {target} cut {at}/{total}", format.0);
-            recorder.cut(at, None);
-            check_cut(&chain, target, &format!("{context} killed"));
-            recorder.cut(at, Some(&mut rng));
-            check_cut(&chain, target, &format!("{context} power"));
-        }
-    }
-}
-
-#[test]
-fn a_cut_loses_nothing_into_the_parent() {
-    cuts(1, 0, 21, 40);
-}
-
-#[test]
-fn a_cut_loses_nothing_into_an_ancestor() {
-    cuts(3, 0, 22, 20);
-    cuts(3, 1, 23, 20);
-}
-
-#[test]
-fn a_host_that_fails_loses_nothing() {
-    for format in FORMATS {
-        let chain = Chain::new(format, 2, 31);
-        let into = Some(chain.paths[0].as_path());
-        let recorder = Recorder::new(chain.folder(), usize::MAX);
-        commit(chain.top(), into, &recorder.options()).unwrap();
-        let total = recorder.len();
-        recorder.restore();
-        for limit in (0..total).step_by(total / 40 + 1) {
-            let context = format!("{} fails after {limit}/{total}", format.0);
-            let failing = Recorder::new(chain.folder(), limit);
-            let failed = commit(chain.top(), into, &failing.options());
-            // The end of the note is no operation of a store.
-            assert!(failed.is_err() || limit + 1 == total, "{context}");
-            check_cut(&chain, 0, &context);
-            recorder.restore();
-        }
-    }
 }

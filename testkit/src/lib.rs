@@ -16,6 +16,7 @@ pub mod corpus;
 pub mod exercise;
 pub mod fill;
 pub mod model;
+pub mod power;
 pub mod regf;
 pub mod tools;
 pub mod vacant;

@@ -122,7 +122,7 @@ pub fn drive(mut subject: Subject<'_>, seed: u64, steps: usize) {
 }
 
 /// A range of the disk that likes the edges of units and of the disk.
-fn random_range(rng: &mut fastrand::Rng, size: u64, unit: u64) -> std::ops::Range<u64> {
+pub(crate) fn random_range(rng: &mut fastrand::Rng, size: u64, unit: u64) -> std::ops::Range<u64> {
     let near = |rng: &mut fastrand::Rng| {
         let base = match rng.u32(0..4) {
             0 => rng.u64(0..=size),

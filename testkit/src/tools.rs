@@ -4,7 +4,7 @@
 //! environment variable `VDISK_REQUIRE` (a comma list: `qemu`, `libvhdi`, `libvmdk`, `dissect`,
 //! `hivex`, `regipy`, `corpus`, `loop`) asks for it: then the test fails.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
@@ -89,25 +89,28 @@ impl Tool {
         }
     }
 
-    /// Whether the tool is there. Prints its version once in a run; where it is not there, says
-    /// that something was skipped, or panics (see [`skip`]).
+    /// Whether the tool is there. Looks, and prints its version, once in a run; where it is not
+    /// there, says that something was skipped, or panics (see [`skip`]).
     #[must_use]
     pub fn there(self) -> bool {
-        static TOLD: Mutex<BTreeSet<Tool>> = Mutex::new(BTreeSet::new());
-        let (program, args) = self.version_command();
-        match Command::new(program).args(&args).output() {
-            Ok(done) if done.status.success() => {
-                if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(self) {
-                    let version = said(&done);
-                    eprintln!("{}: {}", self.name(), version.lines().next().unwrap_or_default());
-                }
-                true
-            }
-            _ => {
-                skip(self.name(), &format!("{program} {} does not work", args.join(" ")));
-                false
-            }
+        static KNOWN: Mutex<BTreeMap<Tool, bool>> = Mutex::new(BTreeMap::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = *known.entry(self).or_insert_with(|| self.look());
+        drop(known);
+        if !there {
+            let (program, args) = self.version_command();
+            skip(self.name(), &format!("{program} {} does not work", args.join(" ")));
         }
+        there
+    }
+
+    fn look(self) -> bool {
+        let (program, args) = self.version_command();
+        let done = Command::new(program).args(&args).output();
+        let Some(done) = done.ok().filter(|done| done.status.success()) else { return false };
+        let version = said(&done);
+        eprintln!("{}: {}", self.name(), version.lines().next().unwrap_or_default());
+        true
     }
 }
 

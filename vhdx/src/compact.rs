@@ -51,6 +51,7 @@ impl VhdxLayer {
 
     /// See [`vdisk_core::LayerMut::compact`].
     pub(crate) fn compact_file(&mut self, vacant: &Vacant, watch: Watch<'_>) -> Result<Compaction> {
+        let settled = self.writer_mut()?.settled;
         self.begin()?;
         let before = self.map.file_len;
         let [unsaid, zeros] = self.vacant_entries(vacant);
@@ -72,6 +73,10 @@ impl VhdxLayer {
         done.moved = self.pack(watch)?;
         self.end()?;
         self.file()?.flush()?;
+        if settled {
+            // The promise outlasts the session that ended here.
+            self.settle(self.current.header.data_write)?;
+        }
         done.cut = before.saturating_sub(self.map.file_len);
         Ok(done)
     }

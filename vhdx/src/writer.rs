@@ -27,7 +27,7 @@ pub(crate) struct Writer {
     /// The session's log; `None` until the first change, and again after a close.
     log: Option<Log>,
     /// The session has settled the data write GUID: the content may change.
-    settled: bool,
+    pub(crate) settled: bool,
     /// A commit failed: what is durable is not known, so nothing more may be written.
     failed: bool,
 }
