@@ -50,7 +50,7 @@ impl Xfs {
     /// Bytes in use, once everything written is on its disk.
     fn used(&self) -> u64 {
         rustix::fs::sync();
-        let found = rustix::fs::statvfs(&self.path(".")).unwrap();
+        let found = rustix::fs::statvfs(self.path(".")).unwrap();
         (found.f_blocks - found.f_bfree) * found.f_frsize
     }
 }

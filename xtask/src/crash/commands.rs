@@ -289,9 +289,12 @@ impl Command for Write {
         }
     }
 
-    /// Opening for writing mends the image.
+    /// Opening for writing mends the image, and asking for its size finishes a change of it.
     fn again(&self, recorder: &Recorder) -> Result<(), Error> {
         let mut image = watched(recorder).open_rw(self.chain.top())?;
+        if self.chain.paths.len() == 1 {
+            image.resize(image.len())?;
+        }
         let mut first = [0; 512];
         image.read_at(&mut first, 0)?;
         image.write_at(&first, 0)?;

@@ -189,12 +189,12 @@ mod tests {
     #[test]
     fn images_survive() {
         for format in ["raw", "vhd-", "vhdx-", "vmdk-"] {
-            survives(format, 400);
+            survives(format, 300);
         }
     }
 
     #[test]
     fn chains_survive() {
-        survives("chain-", 600);
+        survives("chain-", 250);
     }
 }
