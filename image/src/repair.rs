@@ -14,8 +14,8 @@ use vdisk_core::disk::ZeroDisk;
 use vdisk_core::recorder::Change;
 use vdisk_core::repair::Scope;
 use vdisk_core::{
-    Access, Error, Findings, Format, HostFile, Layer, LayerKind, Mends, Recorder, Result, Severity,
-    Store, StoreExt, layer,
+    Access, Error, Findings, Format, Host, HostFile, Layer, LayerKind, Mends, Recorder, Result,
+    Severity, Store, StoreExt, layer,
 };
 
 use crate::check::{check, check_alone};
@@ -137,26 +137,9 @@ fn mend(path: &Path, options: &OpenOptions, scope: Scope) -> Result<Mends> {
 struct Recording(Arc<Mutex<Vec<Arc<Recorder>>>>);
 
 impl Recording {
-    /// Options that open every file on a recorder, always the same one for a file.
+    /// Options that open every file on a recorder.
     fn options(&self, options: OpenOptions) -> OpenOptions {
-        let all = self.0.clone();
-        options.through(move |file| {
-            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-            let id = file.id();
-            if let Some(known) = all.iter().find(|known| is_of(known, id)) {
-                return known.clone();
-            }
-            let file: Arc<dyn Store> = Arc::new(file);
-            match Recorder::new(file.clone()) {
-                Ok(recorder) => {
-                    let recorder = Arc::new(recorder);
-                    all.push(recorder.clone());
-                    recorder
-                }
-                // Whose length cannot be told fails when it is read.
-                Err(_) => file,
-            }
-        })
+        options.on(Arc::new(self.clone()))
     }
 
     /// Those that recorded a change.
@@ -169,6 +152,27 @@ impl Recording {
     fn touches(&self, store: &dyn Store, range: &std::ops::Range<u64>) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().any(|one| one.name() == store.name() && one.touches(range))
+    }
+}
+
+impl Host for Recording {
+    /// Always the same recorder for a file.
+    fn store(&self, file: HostFile) -> Arc<dyn Store> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = file.id();
+        if let Some(known) = all.iter().find(|known| is_of(known, id)) {
+            return known.clone();
+        }
+        let file: Arc<dyn Store> = Arc::new(file);
+        match Recorder::new(file.clone()) {
+            Ok(recorder) => {
+                let recorder = Arc::new(recorder);
+                all.push(recorder.clone());
+                recorder
+            }
+            // Whose length cannot be told fails when it is read.
+            Err(_) => file,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A change of size that was cut off, and finished by asking for the size again.
 
 use fastrand::Rng;
-use vdisk_core::{Access, Files, Layer, LayerMut, MemFiles, Store, Vacant, Watch};
+use vdisk_core::{Access, Files, LayerMut, MemFiles, Store, Vacant, Watch};
 
 use super::cut::Fate;
 use super::record::Recorder;

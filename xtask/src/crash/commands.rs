@@ -33,6 +33,13 @@ impl Commit {
         self.chain.paths.len() - 1
     }
 
+    fn commit(&self, recorder: &Recorder, force: bool) -> Result<(), Error> {
+        // Where the cut came after the image was linked to the target, that is its parent.
+        let into = Some(self.chain.paths[self.target].as_path());
+        let request = CommitRequest { into, force, threads: 2, ..CommitRequest::default() };
+        vdisk::commit(self.chain.top(), &watched(recorder), &request, Watch::default()).map(drop)
+    }
+
     fn note(&self) -> PathBuf {
         let name = self.chain.top().file_name().expect("a file").to_string_lossy();
         self.chain.top().with_file_name(format!(".{name}.vdisk-commit"))
@@ -41,10 +48,12 @@ impl Commit {
 
 impl Command for Commit {
     fn run(&self, recorder: &Recorder) -> Result<(), Error> {
-        // Where the cut came after the image was linked to the target, that is its parent.
-        let into = Some(self.chain.paths[self.target].as_path());
-        let request = CommitRequest { into, threads: 2, ..CommitRequest::default() };
-        vdisk::commit(self.chain.top(), &watched(recorder), &request, Watch::default()).map(drop)
+        self.commit(recorder, false)
+    }
+
+    /// Once all is done, what was between is a sibling that is in the way.
+    fn again(&self, recorder: &Recorder) -> Result<(), Error> {
+        self.commit(recorder, true)
     }
 
     /// The image reads as before, or says which command mends it.
