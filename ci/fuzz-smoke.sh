@@ -17,8 +17,8 @@ options=(--release --debug-assertions --sanitizer none)
 cargo run --quiet --example seed
 for target in $(cargo fuzz list); do
     runs=${RUNS:-20000}
-    # This one writes and compares whole disks.
-    [ "$target" != write_reopen ] || runs=$((runs / 20))
+    # These write and compare whole disks and hives.
+    case $target in write_reopen | hive_*) runs=$((runs / 20)) ;; esac
     echo "fuzz $target: $runs runs"
     # The corpus stays as the seeds left it: new inputs go elsewhere.
     found=$(mktemp -d)
