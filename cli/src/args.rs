@@ -63,6 +63,15 @@ pub(crate) enum ProgressForm {
     None,
 }
 
+/// What `--skip-free` leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SkipFree {
+    /// What no file has
+    Free,
+    /// That, and what the next start makes anew
+    All,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Info(InfoArgs),
@@ -174,6 +183,17 @@ pub(crate) struct ConvertArgs {
     /// Allow a block device as the target
     #[arg(long)]
     pub(crate) allow_device: bool,
+    /// Leave out what the guest's file systems do not use; =all: also swap partitions and the
+    /// content of Windows' page, swap and hibernation files
+    #[arg(
+        long,
+        value_name = "WHAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "free",
+        conflicts_with = "backing"
+    )]
+    pub(crate) skip_free: Option<SkipFree>,
     /// Read the output again and compare it with the source
     #[arg(long)]
     pub(crate) verify: bool,
@@ -298,6 +318,16 @@ pub(crate) struct ResizeArgs {
 pub(crate) struct CompactArgs {
     #[command(flatten)]
     pub(crate) source: Source,
+    /// Give up what the guest's file systems do not use, too; =all: also swap partitions and the
+    /// content of Windows' page, swap and hibernation files. Children of the image become invalid
+    #[arg(
+        long,
+        value_name = "WHAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "free"
+    )]
+    pub(crate) skip_free: Option<SkipFree>,
     /// Say what would be done and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

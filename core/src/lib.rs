@@ -59,9 +59,11 @@ pub mod host;
 pub mod job;
 pub mod layer;
 mod lock;
+pub mod mask;
 pub mod mem;
 pub mod output;
 pub mod overlay;
+pub mod ranges;
 pub mod recorder;
 pub mod repair;
 pub mod store;
@@ -83,9 +85,11 @@ pub use layer::{
     ParentLink, ParentRef, PathStyle,
 };
 pub use lock::LockedFile;
+pub use mask::Masked;
 pub use mem::{MemFiles, MemStore};
 pub use output::{Files, Output};
 pub use overlay::OverlayStore;
+pub use ranges::Ranges;
 pub use recorder::Recorder;
 pub use repair::{Mend, Mends};
 pub use store::{Run, Store, StoreExt};

@@ -58,6 +58,7 @@
 //! ```
 
 pub mod extract;
+pub mod free;
 pub mod fs;
 pub mod location;
 

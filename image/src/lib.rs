@@ -119,5 +119,6 @@ pub use size::{human_size, parse_size};
 pub use vdisk_core::repair::Scope;
 pub use vdisk_core::{
     Cancel, Disk, Error, ErrorKind, Extent, ExtentKind, Extents, Fact, Finding, Findings, Format,
-    Host, HostFile, ImageWriter, Layer, LayerInfo, NoProgress, Progress, Result, Severity, Store,
+    Host, HostFile, ImageWriter, Layer, LayerInfo, Masked, NoProgress, Progress, Ranges, Result,
+    Severity, Store,
 };

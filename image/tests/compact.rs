@@ -54,7 +54,7 @@ fn make(variant: &Variant, raw: &Path, path: &Path, zeros: bool) {
     let source = open_as(Format::Raw).open(raw).unwrap();
     let new = variant.new_image(SIZE as u64);
     let search = if zeros { ZeroSearch::Off } else { ZeroSearch::Auto };
-    let options = CopyOptions { zero_search: search, threads: 2 };
+    let options = CopyOptions { zero_search: search, threads: 2, skip: None };
     vdisk::convert(&source, path, &new, true, &options, Watch::default()).unwrap();
 }
 

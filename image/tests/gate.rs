@@ -613,7 +613,8 @@ fn a_cancelled_conversion_leaves_nothing() {
             let progress = StopAfter { left: (2 << 20).into(), cancel: cancel.clone() };
             let watch = Watch { progress: &progress, cancel: &cancel };
             // With a zero search, the kernel may not copy it all at once.
-            let options = CopyOptions { zero_search: vdisk::ZeroSearch::Unit(4096), threads: 2 };
+            let options =
+                CopyOptions { zero_search: vdisk::ZeroSearch::Unit(4096), threads: 2, skip: None };
             let new = variant.new_image(24 << 20);
             let error = vdisk::convert(&source, &target, &new, true, &options, watch).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Cancelled, "{}: {error}", variant.name());

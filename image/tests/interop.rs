@@ -185,7 +185,7 @@ fn zeros_are_searched_for_as_asked() {
     let source = open_as(Format::Raw).open(&raw).unwrap();
     let allocated = |zero_search, name: &str| {
         let path = folder.path().join(name);
-        let options = CopyOptions { zero_search, threads: 3 };
+        let options = CopyOptions { zero_search, threads: 3, skip: None };
         let new = NewImage::new(Format::Vmdk, source.len());
         vdisk::convert(&source, &path, &new, true, &options, Watch::default()).unwrap();
         let image = Image::open(&path).unwrap();

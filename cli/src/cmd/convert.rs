@@ -1,15 +1,18 @@
 //! `vdisk convert`
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 use vdisk::{
-    ChildTarget, CopyOptions, CopyReport, Disk, Error, ErrorKind, Format, Image, NewImage,
+    ChildTarget, CopyOptions, CopyReport, Disk, Error, ErrorKind, Format, Image, Masked, NewImage,
     OpenOptions, Result, ZeroSearch, default_threads, human_size, parse_size,
 };
 
-use super::{Context, Outcome, new_image, output_format, told_options, with_folders};
+use super::{Context, Outcome, new_image, output_format, skip, told_options, with_folders};
+use vdisk_guest::free::FreeSpace;
+
 use crate::args::ConvertArgs;
 use crate::show;
 
@@ -25,9 +28,14 @@ pub(super) fn run(args: &ConvertArgs, context: &Context<'_>) -> Result<Outcome> 
             .hint("vdisk convert SRC DST; see vdisk convert --help"));
     };
     let begun = Instant::now();
-    let image = args.source.open_options().open(source)?;
+    let image = Arc::new(args.source.open_options().open(source)?);
+    let skipped = args.skip_free.map(|skip| skip::find(&image, skip)).transpose()?;
     let progress = context.progress(args.show_progress);
-    let options = copy_options(args)?;
+    let mut options = copy_options(args)?;
+    if let Some(found) = &skipped {
+        skip::tell(found, context);
+        options.skip = Some(Arc::new(found.ranges.clone()));
+    }
     let watch = context.watch(&*progress);
     let format = if args.no_create { None } else { Some(target_format(args, target)?) };
     let report = match (format, &args.backing) {
@@ -48,9 +56,10 @@ pub(super) fn run(args: &ConvertArgs, context: &Context<'_>) -> Result<Outcome> 
         }
     };
     if args.verify {
-        verify(&image, target, format, args, context)?;
+        let hidden = options.skip.as_deref().cloned().unwrap_or_default();
+        verify(&Masked::new(&*image, &hidden), target, format, args, context)?;
     }
-    tell(args, context, &image, &report, begun)
+    tell(args, context, &image, &report, skipped.as_ref(), begun)
 }
 
 fn target_format(args: &ConvertArgs, target: &Path) -> Result<Format> {
@@ -118,11 +127,11 @@ fn copy_options(args: &ConvertArgs) -> Result<CopyOptions> {
         }
     };
     let threads = args.threads.unwrap_or_else(default_threads).clamp(1, 64);
-    Ok(CopyOptions { zero_search, threads })
+    Ok(CopyOptions { zero_search, threads, skip: None })
 }
 
 fn verify(
-    source: &Image,
+    source: &dyn Disk,
     target: &Path,
     format: Option<Format>,
     args: &ConvertArgs,
@@ -157,6 +166,7 @@ fn tell(
     context: &Context<'_>,
     image: &Image,
     report: &CopyReport,
+    skipped: Option<&FreeSpace>,
     begun: Instant,
 ) -> Result<Outcome> {
     if context.json() {
@@ -169,6 +179,7 @@ fn tell(
             "found-zero": report.found_zero,
             "kernel-copied": report.kernel_copied,
             "verified": args.verify,
+            "skipped": skipped.map(skip::data),
         }))?;
     } else {
         context.remark(&format!(

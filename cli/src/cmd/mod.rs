@@ -16,6 +16,7 @@ mod map;
 mod measure;
 mod rebase;
 mod resize;
+mod skip;
 
 use serde_json::json;
 use vdisk::{Cancel, Error, Format, NewImage, OpenOptions, Progress, Result, Watch};

@@ -14,9 +14,10 @@ mod kernel;
 mod place;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vdisk_core::{Disk, ImageWriter, Result, zeros};
+use vdisk_core::{Disk, ImageWriter, Masked, Ranges, Result, zeros};
 
 pub(crate) use self::inplace::differing_runs;
 use crate::open::ImageMut;
@@ -42,15 +43,23 @@ pub struct CopyOptions {
     pub zero_search: ZeroSearch,
     /// Windows worked on at once.
     pub threads: usize,
+    /// Parts of the source to be taken as zeros, whatever stands there.
+    pub skip: Option<Arc<Ranges>>,
 }
 
 impl Default for CopyOptions {
     fn default() -> Self {
-        Self { zero_search: ZeroSearch::Auto, threads: default_threads() }
+        Self { zero_search: ZeroSearch::Auto, threads: default_threads(), skip: None }
     }
 }
 
 impl CopyOptions {
+    /// The source without what shall be left out.
+    fn masked<'a>(&'a self, source: &'a dyn Disk) -> Masked<'a> {
+        const NOTHING: &Ranges = &Ranges::new();
+        Masked::new(source, self.skip.as_deref().unwrap_or(NOTHING))
+    }
+
     /// Bytes below which zeros are not told from data; `None` for no search.
     fn zero_unit(&self) -> Option<u64> {
         match self.zero_search {
@@ -105,6 +114,7 @@ pub fn copy(
     if writer.virtual_size() < source.len() {
         return Err(vdisk_core::Error::usage("the new image is smaller than the source"));
     }
+    let source = &options.masked(source);
     watch.progress.begin("convert", source.len());
     let counts = Counts::default();
     match writer.encoder() {
@@ -129,7 +139,7 @@ pub fn copy_into(
     options: &CopyOptions,
     watch: Watch<'_>,
 ) -> Result<CopyReport> {
-    inplace::overwrite(source, target, known_zero, options, watch)
+    inplace::overwrite(&options.masked(source), target, known_zero, options, watch)
 }
 
 /// Writes into the new child `target` only what differs between its parents and `source`.
@@ -142,7 +152,7 @@ pub fn copy_differences(
     options: &CopyOptions,
     watch: Watch<'_>,
 ) -> Result<CopyReport> {
-    inplace::differences(source, target, options, watch)
+    inplace::differences(&options.masked(source), target, options, watch)
 }
 
 /// The parts of `data` (ranges of the disk within the window that starts at `start` and is held in

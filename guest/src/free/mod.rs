@@ -1,0 +1,233 @@
+//! What a guest does not use: the free space of its file systems, read from their own maps.
+//!
+//! A copy that leaves it out moves less. What is not known to be free counts as used: partitions
+//! of unknown kinds, everything outside of partitions, what a file system keeps for itself. A map
+//! that contradicts itself, or a volume that was not closed in order, is refused: the map of such a
+//! volume may be older than its files.
+//!
+//! | file | reads |
+//! | --- | --- |
+//! | `ntfs.rs` | `$Bitmap` |
+//! | `ext.rs` | the block bitmaps of ext2, ext3 and ext4 |
+//! | `xfs.rs` | the free space B+ trees by block number |
+//! | `fat.rs`, `exfat.rs` | the allocation table, the allocation bitmap |
+//! | `swap.rs` | nothing: swap space is left out only where all of it may go |
+
+mod bits;
+mod exfat;
+mod ext;
+mod fat;
+mod field;
+mod ntfs;
+mod swap;
+mod xfs;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use vdisk_core::{Disk, Error, ErrorKind, Ranges, Result, Severity, Window};
+use vdisk_parts::{Partition, Table, TableKind, VolumeKind, recognise};
+
+use crate::fs::{self, FsState};
+
+/// Shortest run of free bytes worth leaving out.
+const LEAST: u64 = 64 << 10;
+/// Free runs start and end at multiples of this.
+const GRAIN: u64 = 4096;
+/// Most runs remembered; where there are more, the shorter ones count as used.
+const MOST_RUNS: usize = 1 << 20;
+
+/// How much is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What no file has.
+    Free,
+    /// That, and what the next start of the guest makes anew: swap partitions, and the content of
+    /// Windows' page, swap and hibernation files.
+    All,
+}
+
+/// What a guest does not use of its disk.
+#[derive(Clone, Debug, Default)]
+pub struct FreeSpace {
+    /// Bytes of the disk.
+    pub ranges: Ranges,
+    /// Every volume that was looked at, in the order of the partition table.
+    pub volumes: Vec<VolumeFree>,
+}
+
+/// What was found on one volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeFree {
+    /// The partition's number; `None` for a disk without partitions.
+    pub partition: Option<u32>,
+    /// What stands there, as `inspect` names it; empty where nothing known does.
+    pub kind: String,
+    /// Bytes of the volume.
+    pub len: u64,
+    /// Bytes that are left out.
+    pub free: u64,
+    /// Why all of it is kept, where it is.
+    pub kept: Option<String>,
+}
+
+/// Finds what the guest on `disk` does not use. `sector_size` is that of the disk, bytes.
+///
+/// # Errors
+/// [`Refused`](ErrorKind::Refused) for a volume that was not closed in order, or a damaged
+/// partition table; [`Corrupt`](ErrorKind::Corrupt) for a map that contradicts itself; the disk's.
+pub fn free_space(disk: &Arc<dyn Disk>, sector_size: u64, scope: Scope) -> Result<FreeSpace> {
+    let table = Table::read(&**disk, sector_size)?;
+    let mut found = FreeSpace::default();
+    if let Some(damage) = table.findings.iter().find(|one| one.severity == Severity::Corruption) {
+        return Err(Error::refused(format!("the partition table is damaged: {}", damage.message))
+            .hint("mend it first, or copy the disk whole, without --skip-free"));
+    }
+    if let Some(role) = table.volume_manager() {
+        let kind = format!("{role:?}");
+        let why = "volumes lie across its partitions".to_owned();
+        found.volumes.push(VolumeFree {
+            partition: None,
+            kind,
+            len: disk.len(),
+            free: 0,
+            kept: Some(why),
+        });
+        return Ok(found);
+    }
+    let mut ranges = Vec::new();
+    if table.kind == TableKind::None {
+        let (volume, free) = look(disk, None, 0..disk.len(), scope)?;
+        ranges.extend(free);
+        found.volumes.push(volume);
+    }
+    for partition in table.partitions.iter().filter(|one| is_volume(one)) {
+        let (volume, free) = look(disk, Some(partition.number), partition.range(), scope)
+            .map_err(|error| of_partition(error, partition.number))?;
+        ranges.extend(free);
+        found.volumes.push(volume);
+    }
+    found.ranges = ranges.into_iter().collect();
+    Ok(found)
+}
+
+/// Whether a volume may stand in the partition, rather than other partitions.
+fn is_volume(partition: &Partition) -> bool {
+    partition.kind.role() != Some(vdisk_parts::Role::Extended) && partition.len > 0
+}
+
+fn of_partition(error: Error, number: u32) -> Error {
+    let hint = error.advice().map(str::to_owned);
+    let outer = Error::new(error.kind(), format!("partition {number}: {error}")).caused_by(error);
+    match hint {
+        Some(hint) => outer.hint(hint),
+        None => outer,
+    }
+}
+
+/// The free ranges of the volume in `range`, as bytes of the disk.
+fn look(
+    disk: &Arc<dyn Disk>,
+    partition: Option<u32>,
+    range: Range<u64>,
+    scope: Scope,
+) -> Result<(VolumeFree, Vec<Range<u64>>)> {
+    let len = range.end - range.start;
+    let window: Arc<dyn Disk> = Arc::new(Window::new(disk.clone(), range.clone())?);
+    let kind = recognise(&*window)?.map(|volume| volume.kind);
+    let name = kind.map_or("", VolumeKind::name).to_owned();
+    let mut volume = VolumeFree { partition, kind: name, len, free: 0, kept: None };
+    match free_of(&window, kind, scope)? {
+        Ok(free) => {
+            let free = longest(free, len)?;
+            volume.free = free.iter().map(|run| run.end - run.start).sum();
+            let moved = |run: Range<u64>| range.start + run.start..range.start + run.end;
+            Ok((volume, free.into_iter().map(moved).collect()))
+        }
+        Err(why) => {
+            volume.kept = Some(why);
+            Ok((volume, Vec::new()))
+        }
+    }
+}
+
+/// The free runs of a volume, or why all of it is kept.
+type Found = std::result::Result<Ranges, String>;
+
+fn free_of(volume: &Arc<dyn Disk>, kind: Option<VolumeKind>, scope: Scope) -> Result<Found> {
+    let Some(kind) = kind else { return Ok(Err("nothing known stands there".to_owned())) };
+    let disk = &**volume;
+    let file_system = match kind {
+        VolumeKind::Exfat => return exfat::free(disk).map(Ok),
+        VolumeKind::Swap if scope == Scope::All => return Ok(Ok(swap::free(disk))),
+        VolumeKind::Swap => {
+            return Ok(Err("swap space is left out only with --skip-free=all".to_owned()));
+        }
+        other => other,
+    };
+    let read: fn(&dyn Disk, Scope) -> Result<Found> = match file_system {
+        VolumeKind::Ntfs => ntfs::free,
+        VolumeKind::Ext2 | VolumeKind::Ext3 | VolumeKind::Ext4 => |disk, _| ext::free(disk).map(Ok),
+        VolumeKind::Xfs => |disk, _| xfs::free(disk).map(Ok),
+        VolumeKind::Fat12 | VolumeKind::Fat16 | VolumeKind::Fat32 => {
+            |disk, _| fat::free(disk).map(Ok)
+        }
+        other => return Ok(Err(format!("the free space of {} is not known", other.name()))),
+    };
+    match fs::open(volume.clone()) {
+        Ok(Some(opened)) => insist_clean(opened.info().state)?,
+        Ok(None) => return Ok(Err("how it was left is not known".to_owned())),
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error),
+    }
+    read(disk, scope)
+}
+
+/// Fails unless the file system was closed in order.
+fn insist_clean(state: FsState) -> Result<()> {
+    let (why, way_out) = match state {
+        FsState::Clean => return Ok(()),
+        FsState::Journal => (
+            "its journal holds work that was never done in place",
+            "start the guest once and shut it down, or let its own tool replay the journal",
+        ),
+        FsState::Dirty => (
+            "it was not closed in order",
+            "start the guest once and shut it down, or check it with its own tool",
+        ),
+        FsState::Hibernated => (
+            "Windows is hibernated on it, or was shut down with fast startup",
+            "start it and shut it down with: shutdown /s /f /t 0",
+        ),
+    };
+    Err(Error::refused(format!("what the file system does not use is not certain: {why}"))
+        .hint(format!("{way_out}; or copy the disk whole, without --skip-free")))
+}
+
+/// The runs worth leaving out, and no more of them than can be remembered. A run beyond the
+/// volume's end is an error.
+fn longest(free: Ranges, len: u64) -> Result<Vec<Range<u64>>> {
+    let mut least = LEAST;
+    loop {
+        let whole = |run: &Range<u64>| run.start.next_multiple_of(GRAIN)..run.end / GRAIN * GRAIN;
+        let long = |run: &Range<u64>| run.end >= run.start.saturating_add(least);
+        let runs: Vec<Range<u64>> = free.iter().map(whole).filter(long).take(MOST_RUNS).collect();
+        if let Some(run) = runs.iter().find(|run| run.end > len) {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("free space up to byte {} of a volume of {len} bytes", run.end),
+            ));
+        }
+        if runs.len() < MOST_RUNS {
+            return Ok(runs);
+        }
+        least *= 2;
+    }
+}
+
+/// A map that contradicts itself.
+fn contradiction(structure: &'static str, offset: u64, message: impl Into<String>) -> Error {
+    Error::corrupt(structure, offset, message).hint(
+        "check the file system with its own tool, or copy the disk whole, without --skip-free",
+    )
+}

@@ -1,0 +1,212 @@
+//! What is called free may hold anything: junk is written there, and nobody finds a difference.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs
+)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use common::{Make, VOLUMES, Volume, fill, make, mounted, there};
+use vdisk_core::{Disk, ErrorKind};
+use vdisk_guest::free::{FreeSpace, Scope, free_space};
+use vdisk_testkit::VecDisk;
+use vdisk_testkit::tools::{arg, must, said};
+
+/// Layouts that change where the maps are.
+const MORE: &[Volume] = &[
+    // Groups whose bitmaps were never written.
+    Volume { tool: Make::Ext, kind: "ext4", mib: 900, args: &["-t", "ext4"] },
+    Volume { tool: Make::Ext, kind: "ext4", mib: 600, args: &["-t", "ext4", "-O", "^flex_bg"] },
+    Volume {
+        tool: Make::Ext,
+        kind: "ext4",
+        mib: 600,
+        args: &["-t", "ext4", "-O", "meta_bg,^resize_inode", "-b", "1024"],
+    },
+    Volume {
+        tool: Make::Ext,
+        kind: "ext4",
+        mib: 600,
+        args: &["-t", "ext4", "-O", "sparse_super2"],
+    },
+    Volume { tool: Make::Ext, kind: "ext4", mib: 600, args: &["-t", "ext4", "-O", "bigalloc"] },
+    Volume { tool: Make::Ext, kind: "ext2", mib: 64, args: &["-t", "ext2", "-r", "0"] },
+    Volume { tool: Make::Ntfs, kind: "ntfs", mib: 400, args: &[] },
+    Volume { tool: Make::Fat, kind: "fat32", mib: 300, args: &["-F", "32"] },
+];
+
+/// Names and contents of everything on the volume, read by a program that is not ours.
+fn content(volume: &Volume, image: &Path) -> Option<String> {
+    let mut listed = String::new();
+    let list = |folder: &Path| {
+        let line = "find . -type f -print0 | sort -z | xargs -0 -r sha256sum; find . -not -type d | sort | xargs stat -c '%n %f %s %Y'; find . -type d | sort";
+        let done = Command::new("sh").args(["-c", line]).current_dir(folder).output().unwrap();
+        assert!(done.status.success(), "{}", said(&done));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    if volume.tool == Make::Fat {
+        let folder = tempfile::tempdir().unwrap();
+        must("mcopy", &["-i", arg(image), "-s", "-n", "-m", "::*", arg(folder.path())]);
+        return Some(list(folder.path()));
+    }
+    mounted(volume.tool, image, true, |folder| listed = list(folder)).then_some(listed)
+}
+
+fn assert_sound(volume: &Volume, image: &Path) {
+    let (program, args): (&str, &[&str]) = match volume.tool {
+        Make::Ext => ("e2fsck", &["-fn"]),
+        Make::Xfs => ("xfs_repair", &["-n", "-f"]),
+        Make::Ntfs => ("ntfsfix", &["-n"]),
+        Make::Fat => ("fsck.fat", &["-n"]),
+        Make::Btrfs => return,
+    };
+    must(program, &[args, &[arg(image)]].concat());
+}
+
+fn free_of(image: &Path, scope: Scope) -> FreeSpace {
+    let disk: Arc<dyn Disk> = Arc::new(VecDisk(fs::read(image).unwrap()));
+    free_space(&disk, 512, scope).unwrap_or_else(|e| panic!("{}: {e}", image.display()))
+}
+
+/// Writes junk into everything that is free.
+fn soil(image: &Path, free: &FreeSpace) {
+    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
+    let junk = vec![0xA5; 1 << 20];
+    for range in free.ranges.iter() {
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(1 << 20);
+            file.write_all_at(&junk[..len as usize], at).unwrap();
+            at += len;
+        }
+    }
+}
+
+#[test]
+fn junk_in_free_space_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("tree");
+    fill(&source);
+    for volume in VOLUMES.iter().chain(MORE).filter(|one| one.tool != Make::Btrfs) {
+        let context = format!("{} {:?}", volume.kind, volume.args);
+        let image = folder.path().join("image");
+        if !make(volume, &image, Some(&source)) {
+            continue;
+        }
+        if volume.tool != Make::Fat && !volume.is_old_xfs() {
+            // Holes between files.
+            mounted(volume.tool, &image, false, |root| {
+                for number in (0..300).step_by(3) {
+                    fs::remove_file(root.join(format!("many/file_number_{number}"))).unwrap();
+                }
+            });
+        }
+        let free = free_of(&image, Scope::Free);
+        let [only] = &free.volumes[..] else { panic!("{context}: {:?}", free.volumes) };
+        assert_eq!((only.kind.as_str(), &only.kept), (volume.kind, &None), "{context}");
+        // Files take some 2 MiB; journals and tables a few more.
+        let least = (volume.mib << 20) / 10 * 4;
+        assert!(only.free > least, "{context}: only {} bytes are free", only.free);
+        let before = content_if_mountable(volume, &image);
+        soil(&image, &free);
+        assert_sound(volume, &image);
+        assert!(content_if_mountable(volume, &image) == before, "{context}: files changed");
+        fs::remove_file(&image).unwrap();
+    }
+}
+
+fn content_if_mountable(volume: &Volume, image: &Path) -> Option<String> {
+    if volume.is_old_xfs() { None } else { content(volume, image) }
+}
+
+#[test]
+fn exfat() {
+    if !there("mkfs.exfat") || !there("fsck.exfat") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    for cluster in ["4096", "131072"] {
+        fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        must("mkfs.exfat", &["-c", cluster, arg(&image)]);
+        let free = free_of(&image, Scope::Free);
+        assert_eq!(free.volumes[0].kind, "exfat");
+        assert!(free.volumes[0].free > 58 << 20, "{:?}", free.volumes);
+        soil(&image, &free);
+        must("fsck.exfat", &["-n", arg(&image)]);
+    }
+}
+
+/// Windows' own files lose their content when that is asked for, and no other file does.
+#[test]
+fn page_files_go_only_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("tree");
+    fill(&source);
+    for (name, len) in [("pagefile.sys", 3 << 20), ("Other.sys", 2 << 20), ("swapfile.sys", 400)] {
+        fs::write(source.join(name), vec![7; len]).unwrap();
+    }
+    let volume = Volume { tool: Make::Ntfs, kind: "ntfs", mib: 64, args: &["-c", "4096"] };
+    let image = folder.path().join("image");
+    if !make(&volume, &image, Some(&source)) {
+        return;
+    }
+    let (free, all) = (free_of(&image, Scope::Free), free_of(&image, Scope::All));
+    assert_eq!(all.ranges.total() - free.ranges.total(), 3 << 20);
+    let before = content(&volume, &image).unwrap();
+    soil(&image, &all);
+    let after = content(&volume, &image).unwrap();
+    let changed = before.lines().zip(after.lines()).filter(|(a, b)| a != b);
+    let changed: Vec<&str> = changed.map(|(line, _)| line).collect();
+    assert!(matches!(changed[..], [only] if only.ends_with("pagefile.sys")), "{changed:?}");
+}
+
+#[test]
+fn what_was_not_closed_in_order_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    let volume = VOLUMES[2];
+    if !make(&volume, &image, None) || !there("debugfs") {
+        return;
+    }
+    must("debugfs", &["-w", "-R", "feature needs_recovery", arg(&image)]);
+    let disk: Arc<dyn Disk> = Arc::new(VecDisk(fs::read(&image).unwrap()));
+    let error = free_space(&disk, 512, Scope::Free).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.advice().unwrap().contains("--skip-free"), "{error}");
+}
+
+/// Maps that lie are noticed or do no harm; nothing panics.
+#[test]
+fn damaged_maps_are_no_danger() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    let mut rng = fastrand::Rng::with_seed(9);
+    for volume in VOLUMES.iter().filter(|one| one.mib < 30) {
+        if !make(volume, &image, None) {
+            continue;
+        }
+        let sound = fs::read(&image).unwrap();
+        for _ in 0..150 {
+            let mut bytes = sound.clone();
+            for _ in 0..rng.usize(1..20) {
+                let at = rng.usize(0..40_000);
+                bytes[at] = rng.u8(..);
+            }
+            let disk: Arc<dyn Disk> = Arc::new(VecDisk(bytes));
+            if let Ok(free) = free_space(&disk, 512, Scope::All) {
+                assert!(free.ranges.iter().all(|range| range.end <= disk.len()));
+            }
+        }
+    }
+}
