@@ -26,8 +26,11 @@ const TAG_MOUNT_POINT: u32 = 0xa000_0003;
 
 /// Bytes of a compressed file, which can only be read whole.
 const MOST_COMPRESSED: u64 = 256 << 20;
-/// Files up to this size are written whole: beyond it the content stands outside the file record.
+/// Files up to this size may stand in the file record, where bytes in them cannot be changed.
 const SMALL: u64 = 4096;
+/// Files up to this size are written whole when they grow: the crate can then put them elsewhere in
+/// one run where the list of their runs has no room for another.
+const REWRITTEN: u64 = 64 << 20;
 
 type Io = CoreDevice<Arc<Device>>;
 
@@ -290,14 +293,15 @@ fn write_at(io: &mut Io, path: &str, offset: u64, data: &[u8]) -> Result<()> {
     let record = read::resolve_path(io, path).map_err(error)?;
     let size = read::read_stat(io, record).map_err(error)?.size;
     let end = offset.saturating_add(data.len() as u64);
-    if size <= SMALL {
+    if size <= SMALL || (end > size && end <= REWRITTEN) {
         let mut content =
             read::read_attribute_value(io, record, AttrType::Data, None).map_err(error)?;
-        let tail = usize::try_from(end).ok().and_then(|end| content.get(end..)).unwrap_or_default();
-        let tail = tail.to_vec();
-        content.truncate(usize::try_from(offset).unwrap_or(usize::MAX));
-        content.extend_from_slice(data);
-        content.extend(tail);
+        let (start, end) = (usize::try_from(offset), usize::try_from(end));
+        let (start, end) = start.ok().zip(end.ok()).unwrap_or_default();
+        content.resize(content.len().max(end), 0);
+        if let Some(target) = content.get_mut(start..end) {
+            target.copy_from_slice(data);
+        }
         return write::write_file_contents_io(io, path, &content).map(drop).map_err(refusal);
     }
     if end > size {
@@ -312,6 +316,7 @@ fn set_len(io: &mut Io, path: &str, len: u64) -> Result<()> {
     match len.cmp(&size) {
         std::cmp::Ordering::Less => write::truncate_io(io, path, len).map(drop),
         std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater if len <= REWRITTEN => return write_at(io, path, len, &[]),
         std::cmp::Ordering::Greater => write::grow_nonresident_io(io, path, len).map(drop),
     }
     .map_err(refusal)
