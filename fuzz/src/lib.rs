@@ -15,6 +15,7 @@ mod hive;
 mod images;
 mod parts;
 mod seal;
+mod volumes;
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,6 +26,7 @@ pub use chain::chain;
 pub use hive::{hive_edit, hive_log, hive_open};
 use images::{Base, open_vhd, open_vhdx, open_vmdk};
 pub use parts::{lvm, parts};
+pub use volumes::{fs_btrfs, fs_ext, fs_fat, fs_ntfs, fs_xfs};
 
 /// What an input says before its changes.
 struct Head<'a> {

@@ -27,6 +27,7 @@ impl Driver for Btrfs {
         let this = Self(Filesystem::mount(device).map_err(error)?);
         let superblock = this.0.superblock();
         let vitals = Vitals {
+            label: None,
             state: if superblock.has_dirty_log() {
                 FsState::Journal
             } else if superblock.has_error_flag() {

@@ -70,6 +70,7 @@ impl Driver for Ext {
         let this = Self::mount(device)?;
         let superblock = &this.0.sb;
         let vitals = Vitals {
+            label: None,
             state,
             total: superblock.filesystem_bytes().unwrap_or_default(),
             block_size: superblock.block_size(),

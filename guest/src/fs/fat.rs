@@ -84,6 +84,7 @@ impl Driver for Fat {
         let this = Mounted::mount(device.clone())?;
         let flags = this.files.read_status_flags().map_err(error)?;
         let vitals = Vitals {
+            label: None,
             state: if flags.dirty() || flags.io_error() { FsState::Dirty } else { FsState::Clean },
             total: len,
             block_size: this.files.cluster_size(),

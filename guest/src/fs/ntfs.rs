@@ -70,6 +70,7 @@ impl Driver for Ntfs {
         device.fetch(&mut boot, 0)?;
         check_index_blocks(&boot, found.cluster_size)?;
         let vitals = Vitals {
+            label: Some(found.label),
             state: state(&mut io, found.flags)?,
             total: found.total_size,
             block_size: found.cluster_size,

@@ -29,6 +29,8 @@ pub(super) trait Driver: Sized + Send {
 
 /// What an adapter tells of its file system.
 pub(super) struct Vitals {
+    /// The name, where it does not stand at the volume's beginning.
+    pub(super) label: Option<String>,
     pub(super) state: FsState,
     pub(super) total: u64,
     pub(super) block_size: u32,
@@ -55,7 +57,7 @@ impl<D: Driver> Volume<D> {
         let (driver, vitals) = device.run(0, || D::open(device.clone()))?;
         let info = FsInfo {
             kind,
-            label: found.label.unwrap_or_default(),
+            label: vitals.label.or(found.label).unwrap_or_default(),
             uuid: found.uuid.unwrap_or_default(),
             state: vitals.state,
             total: vitals.total,

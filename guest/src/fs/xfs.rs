@@ -32,6 +32,7 @@ impl Driver for Xfs {
         let this = Self(Filesystem::mount(device).map_err(error)?);
         let superblock = this.0.superblock();
         let vitals = Vitals {
+            label: None,
             state: if this.0.was_replayed() { FsState::Journal } else { FsState::Clean },
             total: superblock.dblocks.saturating_mul(superblock.blocksize.into()),
             block_size: superblock.blocksize,
