@@ -8,6 +8,7 @@
 //! then       changes of 6 bytes: sector in use (2), byte in it (2), kind, value
 //! ```
 
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
@@ -76,13 +77,18 @@ fn make(program: &str, args: &[&str], mib: u64) -> Option<Base> {
         eprintln!("SKIPPED({program}): it does not work here");
         return None;
     }
-    let bytes = std::fs::read(file.path()).expect("it was made");
     let disk = Arc::new(CowDisk::new(Arc::new(ZeroDisk(mib << 20)), 128 << 20));
-    let written = |piece: &&[u8]| piece.iter().any(|byte| *byte != 0);
-    for (number, piece) in bytes.chunks(4096).enumerate().filter(|(_, piece)| written(piece)) {
-        disk.write_at(piece, number as u64 * 4096).expect("inside");
+    let written = |piece: &[u8]| piece.iter().any(|byte| *byte != 0);
+    // In pieces, since the fuzzer's memory is bounded.
+    let mut piece = vec![0; 1 << 16];
+    for start in (0..mib << 20).step_by(piece.len()) {
+        file.as_file().read_exact_at(&mut piece, start).expect("it was made");
+        for (page, offset) in piece.chunks(4096).zip((start..).step_by(4096)) {
+            if written(page) {
+                disk.write_at(page, offset).expect("inside");
+            }
+        }
     }
-    drop(bytes);
     if let Ok(Some(mut fs)) = open_mut(disk.clone()) {
         let unix = Unix { mode: 0o644, uid: 0, gid: 0 };
         let _ = fs.apply(&Edit::CreateDir { path: b"/folder", unix });
