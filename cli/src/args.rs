@@ -86,6 +86,7 @@ pub(crate) enum Command {
     Compact(CompactArgs),
     Commit(CommitArgs),
     Rebase(RebaseArgs),
+    Recover(RecoverArgs),
     Ls(LsArgs),
     Cat(CatArgs),
     Extract(ExtractArgs),
@@ -423,6 +424,14 @@ pub(crate) struct ExtractArgs {
     /// The new file or folder, or a folder to put it in
     #[arg(value_name = "DEST")]
     pub(crate) target: PathBuf,
+}
+
+/// Finish a change of the guest's files that was cut off
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RecoverArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    pub(crate) image: PathBuf,
 }
 
 fn format(text: &str) -> Result<Format, String> {

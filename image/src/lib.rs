@@ -75,6 +75,7 @@ mod compact;
 mod compare;
 mod convert;
 mod create;
+mod edit;
 mod gate;
 mod journal;
 mod locks;
@@ -104,6 +105,7 @@ pub use convert::{CopyOptions, CopyReport, Watch, ZeroSearch, copy, copy_differe
 pub use create::{
     ChildTarget, Measure, convert, convert_into, convert_to_child, create, create_child, measure,
 };
+pub use edit::{EditReport, edit, finish_edit};
 pub use gate::Gate;
 pub use open::{Image, ImageMut, LayerFile, OpenOptions};
 pub use options::{NewImage, OptionHelp, format_of_name, option_list, parse_format};
@@ -118,7 +120,7 @@ pub use report::{
 pub use size::{human_size, parse_size};
 pub use vdisk_core::repair::Scope;
 pub use vdisk_core::{
-    Cancel, Disk, Error, ErrorKind, Extent, ExtentKind, Extents, Fact, Finding, Findings, Format,
-    Host, HostFile, ImageWriter, Layer, LayerInfo, Masked, NoProgress, Progress, Ranges, Result,
-    Severity, Store,
+    Cancel, Change, Disk, Error, ErrorKind, Extent, ExtentKind, Extents, Fact, Finding, Findings,
+    Format, Host, HostFile, ImageWriter, Layer, LayerInfo, Masked, NoProgress, Progress, Ranges,
+    Result, Severity, Store,
 };

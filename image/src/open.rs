@@ -12,6 +12,7 @@ use vdisk_core::{
 };
 
 use crate::chain::Chain;
+use crate::edit;
 use crate::gate::{ExtentOpener, Gate, Search, folder_of};
 use crate::journal;
 use crate::locks::Session;
@@ -38,6 +39,8 @@ pub struct OpenOptions {
     max_depth: usize,
     with_parents: bool,
     host: Arc<dyn Host>,
+    /// Open also an image whose edit waits to be finished.
+    unfinished: bool,
     /// Read what another program may be writing.
     force_share: bool,
     /// The job that the files are locked for; each opening is one of its own without.
@@ -55,6 +58,7 @@ impl Default for OpenOptions {
             max_depth: 64,
             with_parents: true,
             host: Arc::new(RealHost),
+            unfinished: false,
             force_share: false,
             session: None,
             renewed: None,
@@ -119,6 +123,12 @@ impl OpenOptions {
     #[must_use]
     pub fn force_share(mut self, share: bool) -> Self {
         self.force_share = share;
+        self
+    }
+
+    /// Opens also an image whose edit was cut off: for whoever finishes it.
+    pub(crate) fn unfinished(mut self) -> Self {
+        self.unfinished = true;
         self
     }
 
@@ -270,6 +280,9 @@ impl OpenOptions {
     }
 
     fn open_top(&self, path: &Path, gate: &Gate, access: Access) -> Result<Opened> {
+        if !self.unfinished {
+            edit::refuse_unfinished(path)?;
+        }
         let file = Self::open_file(path, access)?;
         // A device's content was written by a guest: its bytes never decide what it is.
         let format = self.format.or(file.is_device().then_some(Format::Raw));

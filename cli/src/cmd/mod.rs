@@ -15,6 +15,7 @@ mod ls;
 mod map;
 mod measure;
 mod rebase;
+mod recover;
 mod resize;
 mod skip;
 
@@ -80,6 +81,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<Outcome, (E
         Command::Compact(args) => compact::run(&args, context),
         Command::Commit(args) => commit::run(&args, context),
         Command::Rebase(args) => rebase::run(&args, context),
+        Command::Recover(args) => recover::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Cat(args) => cat::run(&args, context),
         Command::Extract(args) => extract::run(&args, context),

@@ -233,6 +233,90 @@ impl Command for Rebase {
     }
 }
 
+/// Changing what a guest reads in several places, all or nothing.
+pub struct Edit {
+    chain: Chain,
+    changes: Vec<vdisk::Change>,
+    after: Vec<u8>,
+}
+
+impl Edit {
+    pub fn random(format: Format, rng: &mut Rng) -> Self {
+        let chain = Chain::new(format, rng.usize(0..3), rng);
+        let mut after = chain.views.last().expect("an image").clone();
+        let mut changes = Vec::new();
+        for _ in 0..rng.usize(1..6) {
+            let start = rng.usize(0..after.len());
+            let end = (start + rng.usize(1..20_000)).min(after.len());
+            let bytes: Vec<u8> = (start..end).map(|_| rng.u8(..)).collect();
+            after[start..end].copy_from_slice(&bytes);
+            changes.push((start, end));
+        }
+        // Of places that overlap the last one counts, in all of them.
+        let change = |(start, end): (usize, usize)| vdisk::Change {
+            offset: start as u64,
+            bytes: after[start..end].to_vec(),
+        };
+        let changes = changes.into_iter().map(change).collect();
+        Self { chain, changes, after }
+    }
+
+    fn before(&self) -> &[u8] {
+        self.chain.views.last().expect("an image")
+    }
+}
+
+impl Command for Edit {
+    fn run(&self, recorder: &Recorder) -> Result<(), Error> {
+        vdisk::edit(self.chain.top(), &watched(recorder), &self.changes, false).map(drop)
+    }
+
+    /// The guest is the old one or the new one, or the image says which command finishes.
+    fn look(&self, _cut: usize, context: &str) {
+        match Image::open(self.chain.top()) {
+            Ok(image) => {
+                let found = bytes_of(&image);
+                let whole = found == self.before() || found == self.after;
+                assert!(whole, "{context}: neither the old guest nor the new one");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Refused, "{context}: {error}");
+                let advice = error.advice().unwrap_or_default();
+                assert!(advice.contains("vdisk recover"), "{context}: {advice}");
+            }
+        }
+        for below in 0..self.chain.paths.len() - 1 {
+            self.chain.assert_view(below, context);
+        }
+    }
+
+    fn again(&self, recorder: &Recorder) -> Result<(), Error> {
+        let open = watched(recorder);
+        vdisk::finish_edit(self.chain.top(), &open)?;
+        vdisk::edit(self.chain.top(), &open, &self.changes, false).map(drop)
+    }
+
+    fn done(&self, context: &str) {
+        assert_reads(self.chain.top(), &self.after, context);
+        assert_sound(self.chain.top(), context);
+    }
+
+    fn ask(&self, context: &str) {
+        // libvhdi takes the bits of a bitmap by whole bytes.
+        if self.chain.format == Format::Vmdk || self.chain.paths.len() == 1 {
+            self.chain.ask(&self.chain.paths, &self.after, context);
+        }
+    }
+
+    fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    fn may_change(&self) -> Vec<PathBuf> {
+        vec![self.chain.top().to_owned()]
+    }
+}
+
 /// A guest that writes to the top of a chain, and its owner who resizes a base.
 pub struct Write {
     chain: Chain,

@@ -1,0 +1,310 @@
+//! Changing what a guest reads in several places at once: all of it or nothing.
+//!
+//! Whoever edits the files of a guest works on a copy in memory ([`vdisk_core::CowDisk`]) and
+//! brings the outcome here as a list of changes. They are written to a journal beside the image
+//! first, old bytes and new, durable under its name in one step; then into the image; then the
+//! journal goes. A run that is cut off in between leaves the journal: the image is not opened until
+//! [`finish_edit`] has made all of the changes. Sectors that hold neither the old bytes nor the new
+//! show that somebody else has been there; then nothing is touched.
+//!
+//! The journal is text that ends with the line `sum SHA256` (of the lines before it), and from the
+//! next multiple of 4096 bytes on, for each line `change OFFSET LENGTH SHA256`, LENGTH old bytes
+//! and LENGTH new ones; SHA256 is over both.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use vdisk_core::{Change, Disk, Error, ErrorKind, Files, HostFile, Output, Result, StoreExt};
+
+use crate::open::{ImageMut, OpenOptions};
+use crate::siblings::standing_on;
+
+const FIRST_LINE: &str = "vdisk edit 1";
+const WHAT: &str = "edit journal";
+/// Where the bytes begin: at the next multiple of this.
+const ALIGNMENT: usize = 4096;
+/// What is written whole or not at all.
+const SECTOR: usize = 512;
+/// Most bytes of a journal read.
+const MOST: u64 = 4 << 30;
+
+/// What an edit did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct EditReport {
+    /// Places that were written.
+    pub changes: usize,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+/// Makes all of `changes`, in bytes of the guest's disk, in the image at `path`, opened with
+/// `open`. When it returns they are durable. Whatever stands on the image becomes invalid, so it is
+/// refused while such an image is found beside it, unless `force` says so.
+///
+/// # Errors
+/// Those of opening the image for writing; [`Refused`](ErrorKind::Refused) while an earlier edit
+/// waits to be finished, or where children of the image were found; the host's. After a failure the
+/// image is as it was, or [`finish_edit`] finishes.
+pub fn edit(
+    path: &Path,
+    open: &OpenOptions,
+    changes: &[Change],
+    force: bool,
+) -> Result<EditReport> {
+    let open = &open.clone().in_one_session();
+    let image = open.open(path)?;
+    if !force {
+        refuse_children(path, &standing_on([image.info()], image.files()))?;
+    }
+    let journal = Journal::new(&image, changes)?;
+    if journal.changes.is_empty() {
+        return Ok(EditReport::default());
+    }
+    drop(image);
+    journal.write(path, open)?;
+    finish(path, open, &journal)
+}
+
+/// Finishes the edit of the image at `path` that was cut off; `None` where there is none.
+///
+/// # Errors
+/// As [`edit`]; [`Refused`](ErrorKind::Refused) where the image was changed since.
+pub fn finish_edit(path: &Path, open: &OpenOptions) -> Result<Option<EditReport>> {
+    let open = &open.clone().in_one_session();
+    match Journal::read(path)? {
+        Some(journal) => finish(path, open, &journal).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Fails while an edit of `image` waits to be finished.
+pub(crate) fn refuse_unfinished(image: &Path) -> Result<()> {
+    if !path_of(image).exists() {
+        return Ok(());
+    }
+    Err(Error::refused("a change of the guest's files was cut off and waits to be finished")
+        .in_file(image)
+        .hint(format!("finish it with: vdisk recover {}", image.display())))
+}
+
+fn refuse_children(path: &Path, children: &[PathBuf]) -> Result<()> {
+    let Some(first) = children.first() else { return Ok(()) };
+    Err(Error::refused(format!("{} stands on it and would become invalid", first.display()))
+        .in_file(path)
+        .hint("work on that image instead, or on a copy; if it is not needed, add --force"))
+}
+
+/// Brings the image to what the journal says, and removes the journal.
+fn finish(path: &Path, open: &OpenOptions, journal: &Journal) -> Result<EditReport> {
+    let mut image = open.clone().unfinished().open_rw(path)?;
+    journal.refuse_strangers(&image, path)?;
+    for change in &journal.changes {
+        image.write_at(&change.after, change.offset)?;
+    }
+    image.flush()?;
+    image.close()?;
+    remove(path, open)?;
+    let bytes = journal.changes.iter().map(|change| change.after.len() as u64).sum();
+    Ok(EditReport { changes: journal.changes.len(), bytes })
+}
+
+fn remove(path: &Path, open: &OpenOptions) -> Result<()> {
+    let journal = path_of(path);
+    let failed = |e| Error::io(e, "remove it").in_file(&journal);
+    open.host().remove(&journal).map_err(failed)?;
+    journal.parent().map_or(Ok(()), |folder| open.host().sync_folder(folder)).map_err(failed)
+}
+
+/// Where the journal of `image` stands.
+fn path_of(image: &Path) -> PathBuf {
+    let image = image.canonicalize().unwrap_or_else(|_| image.to_owned());
+    let mut name = OsString::from(".");
+    name.push(image.file_name().unwrap_or(OsStr::new("image")));
+    name.push(".vdisk-edit");
+    image.with_file_name(name)
+}
+
+/// What is to change, and what was there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Journal {
+    changes: Vec<Entry>,
+}
+
+/// One stretch that changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    offset: u64,
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl Journal {
+    fn new(image: &dyn Disk, changes: &[Change]) -> Result<Self> {
+        let mut journal = Self::default();
+        for Change { offset, bytes } in changes {
+            let mut before = vec![0; bytes.len()];
+            image.read_at(&mut before, *offset)?;
+            if before != *bytes {
+                journal.changes.push(Entry { offset: *offset, before, after: bytes.clone() });
+            }
+        }
+        Ok(journal)
+    }
+
+    /// Fails where the image holds what neither of us wrote.
+    fn refuse_strangers(&self, image: &ImageMut, path: &Path) -> Result<()> {
+        for Entry { offset, before, after } in &self.changes {
+            let mut now = vec![0; before.len()];
+            image.read_at(&mut now, *offset)?;
+            // A guest's sectors, whatever the stretch begins with.
+            let head = usize::try_from(offset.next_multiple_of(SECTOR as u64) - offset);
+            let head = head.unwrap_or_default().min(now.len());
+            let cuts = (head..now.len()).step_by(SECTOR).chain([now.len()]);
+            let mut start = 0;
+            for end in cuts {
+                let part = |bytes: &[u8]| bytes.get(start..end).map(<[u8]>::to_vec);
+                let found = part(&now);
+                if found != part(before) && found != part(after) {
+                    return Err(Error::refused(
+                        "the image was changed after an edit of it was cut off",
+                    )
+                    .at("guest byte", offset + start as u64)
+                    .in_file(path)
+                    .hint(format!(
+                        "if it is to stay as it is, remove {}",
+                        path_of(path).display()
+                    )));
+                }
+                start = end;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, image: &Path, open: &OpenOptions) -> Result<()> {
+        let path = path_of(image);
+        let mut output = Output::on(open.host().clone(), &path, false)?;
+        let name = output.main_name().to_owned();
+        let file = output.create(&name)?;
+        let text = self.text();
+        file.put(text.as_bytes(), 0, WHAT)?;
+        let mut at = text.len().next_multiple_of(ALIGNMENT) as u64;
+        for entry in &self.changes {
+            for bytes in [&entry.before, &entry.after] {
+                file.put(bytes, at, WHAT)?;
+                at += bytes.len() as u64;
+            }
+        }
+        output.commit()
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{FIRST_LINE}\n");
+        for Entry { offset, before, after } in &self.changes {
+            let digest = hex(Sha256::new().chain_update(before).chain_update(after));
+            text += &format!("change {offset} {} {digest}\n", before.len());
+        }
+        let sum = hex(Sha256::new().chain_update(&text));
+        text + &format!("sum {sum}\n")
+    }
+
+    /// The journal beside `image`; `None` where there is none.
+    fn read(image: &Path) -> Result<Option<Self>> {
+        let path = path_of(image);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = HostFile::open(&path)?;
+        let len = file.size()?;
+        if len > MOST {
+            return Err(not_ours(&path));
+        }
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+        file.fetch(&mut bytes, 0, WHAT)?;
+        Self::parse(&bytes).map(Some).ok_or_else(|| not_ours(&path))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        let mut text_len = lines.next().filter(|line| *line == b"vdisk edit 1\n")?.len();
+        let mut described = Vec::new();
+        loop {
+            let line = lines.next()?;
+            let words = std::str::from_utf8(line).ok()?;
+            if let Some(sum) = words.strip_prefix("sum ") {
+                let digest = hex(Sha256::new().chain_update(bytes.get(..text_len)?));
+                (sum.trim_end() == digest).then_some(())?;
+                text_len += line.len();
+                break;
+            }
+            text_len += line.len();
+            let mut fields = words.strip_prefix("change ")?.split_whitespace();
+            let (offset, len) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+            described.push((offset, len, fields.next()?.to_owned()));
+        }
+        let mut rest = bytes.get(text_len.next_multiple_of(ALIGNMENT)..)?;
+        let mut changes = Vec::new();
+        for (offset, len, digest) in described {
+            let (before, after) = rest.split_at_checked(len)?;
+            let (after, later) = after.split_at_checked(len)?;
+            let found = hex(Sha256::new().chain_update(before).chain_update(after));
+            (found == digest).then_some(())?;
+            changes.push(Entry { offset, before: before.to_vec(), after: after.to_vec() });
+            rest = later;
+        }
+        Some(Self { changes })
+    }
+}
+
+fn not_ours(path: &Path) -> Error {
+    Error::new(ErrorKind::Refused, "is no journal of an edit, although it is named like one")
+        .in_file(path)
+        .hint("move it away")
+}
+
+fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal() -> Journal {
+        let entry = |offset: u64, len: usize| Entry {
+            offset,
+            before: vec![1; len],
+            after: (0..len).map(|n| n as u8).collect(),
+        };
+        Journal { changes: vec![entry(5, 3), entry(4096, 8192)] }
+    }
+
+    fn bytes_of(journal: &Journal) -> Vec<u8> {
+        let mut bytes = journal.text().into_bytes();
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        for entry in &journal.changes {
+            bytes.extend([&entry.before[..], &entry.after[..]].concat());
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_what_was_damaged_is_not() {
+        let bytes = bytes_of(&journal());
+        assert_eq!(Journal::parse(&bytes), Some(journal()));
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..300 {
+            let mut damaged = bytes.clone();
+            let at = rng.usize(0..damaged.len());
+            damaged[at] ^= 1 << rng.u8(0..8);
+            let read = Journal::parse(&damaged);
+            // Between the text and the bytes nothing counts.
+            assert!(read.is_none() || read == Some(journal()), "{at}");
+            Journal::parse(&damaged[..rng.usize(0..damaged.len())]);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Changes of what a guest reads, all or nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs
+)]
+
+mod common;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::bytes_of;
+use vdisk::{Change, ErrorKind, Format, Host, Image, NewImage, OpenOptions, edit, finish_edit};
+
+/// A host that dies before it takes the journal away.
+#[derive(Debug, Default)]
+struct Dying(AtomicBool);
+
+impl Host for Dying {
+    fn remove(&self, _path: &Path) -> io::Result<()> {
+        self.0.store(true, Ordering::Relaxed);
+        Err(io::Error::other("the power is gone"))
+    }
+}
+
+fn change(offset: u64, bytes: &[u8]) -> Change {
+    Change { offset, bytes: bytes.to_vec() }
+}
+
+#[test]
+fn an_edit_that_was_cut_off_is_finished_and_nothing_opens_before() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in [Format::Raw, Format::Vhd, Format::Vhdx, Format::Vmdk] {
+        let path = folder.path().join(format!("disk.{format}"));
+        vdisk::create(&path, &NewImage::new(format, 4 << 20), false).unwrap();
+        let open = || match format {
+            Format::Raw => OpenOptions::new().format(Format::Raw),
+            _ => OpenOptions::new(),
+        };
+        let changes = [change(70_000, b"one"), change(3 << 20, &[7; 10_000])];
+        let host = Arc::new(Dying::default());
+        edit(&path, &open().on(host.clone()), &changes, false).unwrap_err();
+        assert!(host.0.load(Ordering::Relaxed));
+        for result in [open().open(&path).map(drop), open().open_rw(&path).map(drop)] {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            assert!(error.advice().unwrap().contains("vdisk recover"), "{error}");
+        }
+        let report = finish_edit(&path, &open()).unwrap().unwrap();
+        assert_eq!((report.changes, report.bytes), (2, 10_003));
+        assert_eq!(finish_edit(&path, &open()).unwrap(), None);
+        let bytes = bytes_of(&open().open(&path).unwrap());
+        assert_eq!(&bytes[70_000..70_003], b"one");
+        assert!(bytes[3 << 20..(3 << 20) + 10_000].iter().all(|byte| *byte == 7));
+        // Once more, it changes nothing.
+        assert_eq!(edit(&path, &open(), &changes, false).unwrap().changes, 0);
+    }
+}
+
+#[test]
+fn what_others_changed_meanwhile_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    std::fs::write(&path, vec![1; 1 << 20]).unwrap();
+    let open = || OpenOptions::new().format(Format::Raw);
+    edit(&path, &open().on(Arc::new(Dying::default())), &[change(0, &[2; 4096])], false)
+        .unwrap_err();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[1000] = 9;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = finish_edit(&path, &open()).unwrap_err();
+    assert_eq!((error.kind(), error.offset()), (ErrorKind::Refused, Some(512)), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn a_parent_is_not_changed_under_its_children() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in [Format::Vhd, Format::Vhdx, Format::Vmdk] {
+        let [base, child] =
+            ["base", "child"].map(|name| folder.path().join(format!("{name}.{format}")));
+        vdisk::create(&base, &NewImage::new(format, 4 << 20), false).unwrap();
+        vdisk::create_child(&child, format, &base, &OpenOptions::new(), &[], false).unwrap();
+        let one = [change(5, b"five")];
+        let error = edit(&base, &OpenOptions::new(), &one, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains("child"), "{error}");
+        edit(&child, &OpenOptions::new(), &one, false).unwrap();
+        assert_eq!(&bytes_of(&Image::open(&child).unwrap())[5..9], b"five");
+        assert!(bytes_of(&Image::open(&base).unwrap()).iter().all(|byte| *byte == 0));
+    }
+}
