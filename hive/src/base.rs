@@ -42,8 +42,12 @@ pub struct BaseBlock {
 }
 
 impl BaseBlock {
-    /// Reads the base block of a hive (`kind` 0) whose checksum must be right.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+    /// Reads the base block of a hive (its type is 0), whose checksum must be right, from the
+    /// beginning of its file: 512 bytes are enough.
+    ///
+    /// # Errors
+    /// `Corrupt` where it is none, `Unsupported` for the hives of NT 3.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
         Self::parse_kind(bytes, "registry hive header", |kind| kind == 0)
     }
 
