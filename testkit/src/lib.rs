@@ -15,6 +15,7 @@ pub mod content;
 pub mod corpus;
 pub mod exercise;
 pub mod fill;
+pub mod machines;
 pub mod model;
 pub mod power;
 pub mod regf;
