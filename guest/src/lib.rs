@@ -1,4 +1,5 @@
-//! File systems inside a disk image: found, read and changed without mounting anything.
+//! What is inside a disk image: file systems, found, read and changed without mounting anything,
+//! and the operating systems on them.
 //!
 //! # Design
 //!
@@ -22,6 +23,18 @@
 //! | `location.rs` | `IMAGE:PARTITION:/path` |
 //! | `extract.rs` | files and trees to the host |
 //!
+//! On them stands [`inspect()`], which tells what machine lives on a disk:
+//!
+//! | file | does |
+//! | --- | --- |
+//! | `inspect.rs` | goes through partitions and logical volumes |
+//! | `inventory.rs` | what is told, as data |
+//! | `boot.rs` | what a firmware can start |
+//! | `windows/` | the registry's hives, each by itself |
+//! | `linux/` | distribution, kernels, initramfs, fstab |
+//! | `shared.rs` | what several machines share and should not |
+//! | `tree.rs`, `notes.rs` | looking up files; damage is noted, and the rest told |
+//!
 //! # Invariants
 //!
 //! * No path and no link of a volume makes anybody read the host, or write elsewhere than where
@@ -32,7 +45,7 @@
 //!
 //! # What is not here
 //!
-//! Partition tables; the image formats; replay of journals onto the disk.
+//! The image formats; partition tables (`vdisk-parts`); replay of journals onto the disk.
 //!
 //! # Example
 //!
@@ -57,10 +70,21 @@
 //! # }
 //! ```
 
+mod boot;
 pub mod extract;
 pub mod free;
 pub mod fs;
+mod inspect;
+pub mod inventory;
+mod linux;
 pub mod location;
+mod notes;
+mod shared;
+mod tree;
+pub mod windows;
 
 pub use extract::{Extracted, extract};
+pub use inspect::inspect;
+pub use inventory::Inventory;
 pub use location::{Location, Place};
+pub use shared::{Shared, shared};
