@@ -90,6 +90,7 @@ pub(crate) enum Command {
     Ls(LsArgs),
     Cat(CatArgs),
     Extract(ExtractArgs),
+    Inspect(InspectArgs),
 }
 
 /// How an image given on the command line is opened.
@@ -424,6 +425,19 @@ pub(crate) struct ExtractArgs {
     /// The new file or folder, or a folder to put it in
     #[arg(value_name = "DEST")]
     pub(crate) target: PathBuf,
+}
+
+/// What machine lives on a disk: partitions, file systems, operating systems, identity
+///
+/// Nothing is changed, and no guest code runs. For several images, or a folder of them, it also
+/// tells what they share and should not, such as the machine SID of cloned Windows machines.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Images, disks, or folders whose images are all looked at
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
 }
 
 /// Finish a change of the guest's files that was cut off

@@ -11,6 +11,7 @@ mod create;
 mod extract;
 mod guest;
 mod info;
+mod inspect;
 mod ls;
 mod map;
 mod measure;
@@ -81,6 +82,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<Outcome, (E
         Command::Compact(args) => compact::run(&args, context),
         Command::Commit(args) => commit::run(&args, context),
         Command::Rebase(args) => rebase::run(&args, context),
+        Command::Inspect(args) => inspect::run(&args, context),
         Command::Recover(args) => recover::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Cat(args) => cat::run(&args, context),
