@@ -13,10 +13,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use vdisk_core::{Change, Disk, Error, ErrorKind, Files, HostFile, Output, Result, StoreExt};
+use vdisk_core::{
+    Change, CowDisk, Disk, Error, ErrorKind, Files, HostFile, Output, Result, StoreExt,
+};
 
 use crate::open::{ImageMut, OpenOptions};
 use crate::siblings::standing_on;
@@ -25,7 +28,7 @@ const FIRST_LINE: &str = "vdisk edit 1";
 const WHAT: &str = "edit journal";
 /// Where the bytes begin: at the next multiple of this.
 const ALIGNMENT: usize = 4096;
-/// What is written whole or not at all.
+/// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 /// Most bytes of a journal read.
 const MOST: u64 = 4 << 30;
@@ -60,11 +63,10 @@ pub fn edit(
     if !force {
         refuse_children(path, &standing_on([image.info()], image.files()))?;
     }
-    let journal = Journal::new(&image, changes)?;
+    let journal = Journal::new(Arc::new(image), changes)?;
     if journal.changes.is_empty() {
         return Ok(EditReport::default());
     }
-    drop(image);
     journal.write(path, open)?;
     finish(path, open, &journal)
 }
@@ -143,14 +145,17 @@ struct Entry {
 }
 
 impl Journal {
-    fn new(image: &dyn Disk, changes: &[Change]) -> Result<Self> {
-        let mut journal = Self::default();
+    /// In whole pages, each of them once.
+    fn new(image: Arc<dyn Disk>, changes: &[Change]) -> Result<Self> {
+        let tried = CowDisk::new(image.clone(), MOST / 2);
         for Change { offset, bytes } in changes {
-            let mut before = vec![0; bytes.len()];
-            image.read_at(&mut before, *offset)?;
-            if before != *bytes {
-                journal.changes.push(Entry { offset: *offset, before, after: bytes.clone() });
-            }
+            tried.write_at(bytes, *offset)?;
+        }
+        let mut journal = Self::default();
+        for Change { offset, bytes: after } in tried.changes()? {
+            let mut before = vec![0; after.len()];
+            image.read_at(&mut before, offset)?;
+            journal.changes.push(Entry { offset, before, after });
         }
         Ok(journal)
     }
@@ -160,26 +165,20 @@ impl Journal {
         for Entry { offset, before, after } in &self.changes {
             let mut now = vec![0; before.len()];
             image.read_at(&mut now, *offset)?;
-            // A guest's sectors, whatever the stretch begins with.
-            let head = usize::try_from(offset.next_multiple_of(SECTOR as u64) - offset);
-            let head = head.unwrap_or_default().min(now.len());
-            let cuts = (head..now.len()).step_by(SECTOR).chain([now.len()]);
-            let mut start = 0;
-            for end in cuts {
-                let part = |bytes: &[u8]| bytes.get(start..end).map(<[u8]>::to_vec);
-                let found = part(&now);
-                if found != part(before) && found != part(after) {
+            let sectors = now.chunks(SECTOR).zip(before.chunks(SECTOR).zip(after.chunks(SECTOR)));
+            for (index, (found, (old, new))) in sectors.enumerate() {
+                if found != old && found != new {
+                    let at = offset + (index * SECTOR) as u64;
                     return Err(Error::refused(
                         "the image was changed after an edit of it was cut off",
                     )
-                    .at("guest byte", offset + start as u64)
+                    .at("guest byte", at)
                     .in_file(path)
                     .hint(format!(
                         "if it is to stay as it is, remove {}",
                         path_of(path).display()
                     )));
                 }
-                start = end;
             }
         }
         Ok(())

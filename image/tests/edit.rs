@@ -53,7 +53,7 @@ fn an_edit_that_was_cut_off_is_finished_and_nothing_opens_before() {
             assert!(error.advice().unwrap().contains("vdisk recover"), "{error}");
         }
         let report = finish_edit(&path, &open()).unwrap().unwrap();
-        assert_eq!((report.changes, report.bytes), (2, 10_003));
+        assert_eq!((report.changes, report.bytes), (2, 4096 * 4));
         assert_eq!(finish_edit(&path, &open()).unwrap(), None);
         let bytes = bytes_of(&open().open(&path).unwrap());
         assert_eq!(&bytes[70_000..70_003], b"one");
