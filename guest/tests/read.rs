@@ -80,3 +80,21 @@ fn ntfs_with_large_clusters_is_refused() {
     let error = vdisk_guest::fs::open(common::disk(&image)).unwrap_err();
     assert_eq!(error.kind(), vdisk_core::ErrorKind::Unsupported, "{error}");
 }
+
+/// Windows made this volume, with its journal in two pieces.
+#[test]
+fn ntfs_with_a_journal_in_pieces() {
+    let Some(corpus) = vdisk_testkit::corpus::folder() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("ntfs.vhd");
+    let packed = corpus.join("vhd_fixed_ntfs-win10_dfvfs.vhd.xz");
+    let output = std::fs::File::create(&image).unwrap();
+    let done = std::process::Command::new("xz").arg("-dc").arg(packed).stdout(output).status();
+    assert!(done.unwrap().success());
+    // A fixed VHD is a raw disk with a footer behind it; its one partition begins at 64 KiB.
+    let bytes = std::fs::read(&image).unwrap();
+    let volume = std::sync::Arc::new(vdisk_testkit::VecDisk(bytes[65536..].to_vec()));
+    let fs = vdisk_guest::fs::open(volume).unwrap().expect("NTFS");
+    assert_eq!(fs.info().state.name(), "clean");
+    assert!(fs.read_dir(b"/").unwrap().iter().any(|entry| entry.name == b"passwords.txt"));
+}

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fs_ntfs::attr_io::AttrType;
 use fs_ntfs::error::{Error as NtfsError, Kind};
 use fs_ntfs::fs_core_bridge::CoreDevice;
+use fs_ntfs::logfile::{self, LogfileState};
 use fs_ntfs::{bitmap, fsck, read, write};
 use vdisk_core::{Error, ErrorKind, Result};
 
@@ -28,6 +29,8 @@ const TAG_MOUNT_POINT: u32 = 0xa000_0003;
 const MOST_COMPRESSED: u64 = 256 << 20;
 /// Files up to this size may stand in the file record, where bytes in them cannot be changed.
 const SMALL: u64 = 4096;
+/// Bytes of the journal that are looked at in one go.
+const LOG_PIECE: usize = 1 << 16;
 /// Files up to this size are written whole when they grow: the crate can then put them elsewhere in
 /// one run where the list of their runs has no room for another.
 const REWRITTEN: u64 = 64 << 20;
@@ -245,10 +248,31 @@ fn state(io: &mut Io, flags: u16) -> Result<FsState> {
     if fsck::hibernation_io(io).map_err(error)?.is_some() {
         return Ok(FsState::Hibernated);
     }
-    if fsck::logfile_state_io(io).map_err(error)?.needs_replay() {
+    if log_state(io)?.needs_replay() {
         return Ok(FsState::Journal);
     }
     Ok(if flags & read::VOLUME_IS_DIRTY != 0 { FsState::Dirty } else { FsState::Clean })
+}
+
+/// What the journal holds. The crate's own way wants it in one piece, which it often is not on
+/// volumes that Windows made.
+fn log_state(io: &mut Io) -> Result<LogfileState> {
+    const LOG: u64 = 2;
+    let size = read::read_stat(io, LOG).map_err(error)?.size;
+    let mut read = |at: u64, len: usize| {
+        read::read_attribute_range(io, LOG, AttrType::Data, None, at, len)
+            .ok()
+            .filter(|bytes| bytes.len() == len)
+    };
+    let mut at = 0;
+    while at < size {
+        let len = usize::try_from(size - at).unwrap_or(LOG_PIECE).min(LOG_PIECE);
+        match read(at, len) {
+            Some(bytes) if bytes.iter().all(|byte| *byte == 0xff) => at += len as u64,
+            _ => return Ok(logfile::state_of_nonempty(&mut read)),
+        }
+    }
+    Ok(LogfileState::Empty)
 }
 
 /// The reparse tag, where there is one.
