@@ -40,7 +40,7 @@ impl<D: Changer> Editor<D> {
     fn try_out(&self, edit: &Edit<'_>, trial: &Arc<CowDisk>) -> Result<Volume<D>> {
         let before = Directories::of(edit, &self.reader)?;
         let device = Device::writable(trial.clone());
-        device.run(moved(edit), || D::edit(device.clone(), edit))?;
+        device.run(moved(edit), || D::edit(device.clone(), edit)).map_err(given_up)?;
         let after: Volume<D> = reader(trial.clone())?;
         after.info().state.may_change().map_err(not_as_said)?;
         check_result(edit, &self.reader, &after)?;
@@ -377,6 +377,15 @@ fn read_range<D: Driver>(volume: &Volume<D>, path: &[u8], at: u64, len: u64) -> 
     let there = volume.read_at(path, at, &mut piece)?;
     piece.truncate(there);
     Ok(piece)
+}
+
+/// The volume was read before without a fault: what a crate takes for damage while it changes it is
+/// more often something it does not know.
+fn given_up(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Corrupt => not_as_said(&error).caused_by(error),
+        _ => error,
+    }
 }
 
 /// What a change left is not what it should be.

@@ -1,12 +1,14 @@
 //! FAT12, FAT16 and FAT32, by `fatfs`.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use fatfs::{Dir, File, FileAttributes, FileSystem, FsOptions};
 use jiff::tz::Offset;
+use lru::LruCache;
 use vdisk_core::{Error, ErrorKind, Result};
 
 use super::device::Device;
@@ -343,60 +345,66 @@ fn error(error: io::Error) -> Error {
     Error::new(kind, text).caused_by(error)
 }
 
-/// Bytes of the page that is kept: tables are read four bytes at a time.
+/// Bytes of a page that is kept: tables are read four bytes at a time.
 const PAGE: u64 = 4096;
+/// Pages kept: of both tables, of directories and of the file.
+const PAGES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
-/// The volume as a stream, with the page read last.
+/// The volume as a stream, with the pages used last.
 struct Stream {
     device: Arc<Device>,
     at: u64,
-    page: Vec<u8>,
-    page_at: u64,
+    pages: LruCache<u64, Vec<u8>>,
     /// Where the short name `..` was written last.
     dots: Arc<AtomicU64>,
 }
 
 impl Stream {
     fn new(device: Arc<Device>, dots: Arc<AtomicU64>) -> Self {
-        Self { device, at: 0, page: Vec::new(), page_at: 0, dots }
+        Self { device, at: 0, pages: LruCache::new(PAGES), dots }
+    }
+
+    /// The page that byte `at` is in, from `at` on.
+    fn page(&mut self) -> io::Result<&[u8]> {
+        let start = self.at / PAGE * PAGE;
+        let size = self.device.len().saturating_sub(start).min(PAGE);
+        let device = &self.device;
+        let page = self.pages.try_get_or_insert(start, || {
+            let mut page = vec![0; usize::try_from(size).unwrap_or_default()];
+            fs_core::BlockRead::read_at(&**device, start, &mut page)
+                .map(|()| page)
+                .map_err(io::Error::other)
+        })?;
+        let skip = usize::try_from(self.at - start).unwrap_or_default();
+        Ok(page.get(skip..).unwrap_or_default())
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = self.device.len();
-        if self.at >= len {
-            return Ok(0);
-        }
-        let start = self.at / PAGE * PAGE;
-        if self.page.is_empty() || self.page_at != start {
-            let size = usize::try_from((len - start).min(PAGE)).unwrap_or_default();
-            self.page.resize(size, 0);
-            let done = fs_core::BlockRead::read_at(&*self.device, start, &mut self.page);
-            self.page_at = start;
-            if let Err(error) = done {
-                self.page.clear();
-                return Err(io::Error::other(error));
-            }
-        }
-        let skip = usize::try_from(self.at - start).unwrap_or_default();
-        let mut rest = self.page.get(skip..).unwrap_or_default();
-        let read = rest.read(buf)?;
+        let read = self.page()?.read(buf)?;
         self.at += read as u64;
         Ok(read)
     }
 }
 
 impl Write for Stream {
+    /// Writes up to the end of a page.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let there = self.device.len().saturating_sub(self.at);
+        let start = self.at / PAGE * PAGE;
+        let there = self.device.len().min(start + PAGE).saturating_sub(self.at);
         let len = usize::try_from(there).unwrap_or(buf.len()).min(buf.len());
         let piece = buf.get(..len).unwrap_or_default();
-        self.page.clear();
         if piece == DOT_DOT {
             self.dots.store(self.at, Ordering::Relaxed);
         }
         fs_core::BlockDevice::write_at(&*self.device, self.at, piece).map_err(io::Error::other)?;
+        let skip = usize::try_from(self.at - start).unwrap_or_default();
+        if let Some(page) = self.pages.get_mut(&start)
+            && let Some(target) = page.get_mut(skip..skip + len)
+        {
+            target.copy_from_slice(piece);
+        }
         self.at += len as u64;
         Ok(len)
     }
