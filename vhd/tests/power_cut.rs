@@ -38,7 +38,6 @@ fn subject(store: Arc<MemStore>, unit: u64) -> Subject<'static> {
         first: &[],
         steps: 30,
         until_written: &["vhd-footer-copies-differ", "vhd-footer-missing"],
-        for_good: &[],
     }
 }
 

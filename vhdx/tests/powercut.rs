@@ -37,7 +37,6 @@ fn subject(store: Arc<MemStore>) -> Subject<'static> {
         first: &[],
         steps: 14,
         until_written: &[],
-        for_good: &[],
     }
 }
 

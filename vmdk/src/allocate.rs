@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use vdisk_core::disk::read_padded;
 use vdisk_core::zeros::is_zero;
-use vdisk_core::{Disk, Error, ErrorKind, Result, StoreExt};
+use vdisk_core::{Disk, Error, ErrorKind, Findings, Result, StoreExt};
 
+use crate::check::{COPY_AHEAD, check_hosted};
 use crate::header::UNCLEAN_AT;
 use crate::hosted::Hosted;
 use crate::tables::{Entry, Holes};
@@ -262,19 +263,29 @@ impl Hosted {
     /// Notes in the header that the file is being changed.
     pub(crate) fn mark(&mut self) -> Result<()> {
         if !self.marked {
+            self.cut_off = self.header.unclean();
             self.set_unclean(1)?;
             self.marked = true;
         }
         Ok(())
     }
 
-    /// Notes in the header that the file was closed.
+    /// Notes in the header that the file was closed. Where an earlier session that was cut off
+    /// left the redundant tables ahead, the mark stays: it is what tells that from a lost table.
     pub(crate) fn unmark(&mut self) -> Result<()> {
         if self.marked {
-            self.set_unclean(0)?;
+            if !self.cut_off || !self.is_copy_ahead()? {
+                self.set_unclean(0)?;
+            }
             self.marked = false;
         }
         Ok(())
+    }
+
+    fn is_copy_ahead(&self) -> Result<bool> {
+        let mut findings = Findings::new();
+        check_hosted(self, &mut findings)?;
+        Ok(findings.list().iter().any(|finding| finding.code == COPY_AHEAD))
     }
 
     fn set_unclean(&mut self, value: u8) -> Result<()> {

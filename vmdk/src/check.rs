@@ -16,6 +16,9 @@ use crate::layer::VmdkLayer;
 use crate::tables::{Entry, GrainTables, Holes};
 use crate::unit::SECTOR;
 
+/// The code of redundant tables that name more than the others.
+pub(crate) const COPY_AHEAD: &str = "vmdk-rgd-ahead";
+
 /// Reports all that breaks the format's rules.
 pub(crate) fn check(layer: &VmdkLayer, findings: &mut Findings) -> Result<()> {
     check_descriptor(layer, findings);
@@ -328,6 +331,6 @@ impl Difference {
             "only the redundant copy of grain table {table} names {ahead} grains: {why}; nothing \
              tells which copy is right, so both stay"
         );
-        findings.add(severity, "vmdk-rgd-ahead", at, message);
+        findings.add(severity, COPY_AHEAD, at, message);
     }
 }

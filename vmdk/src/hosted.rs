@@ -22,6 +22,8 @@ pub(crate) struct Hosted {
     pub(crate) added_redundant: std::collections::BTreeMap<u64, u64>,
     /// Whether this session has set `uncleanShutdown`.
     pub(crate) marked: bool,
+    /// Whether it found it set: an earlier session was cut off.
+    pub(crate) cut_off: bool,
 }
 
 impl Hosted {
@@ -74,6 +76,7 @@ impl Hosted {
             redundant,
             added_redundant: std::collections::BTreeMap::new(),
             marked: false,
+            cut_off: false,
         })
     }
 

@@ -229,7 +229,7 @@ impl Hosted {
                 .in_file(self.tables.store.name())
                 .hint("what lies beyond the disk's end is damaged, and was left as it is"));
         }
-        whole.marked = self.marked;
+        (whole.marked, whole.cut_off) = (self.marked, self.cut_off);
         whole.shrink(len)?;
         *self = whole;
         Ok(())
@@ -343,9 +343,9 @@ impl Hosted {
     /// Starts over with what the header says now, for an extent of `len` bytes.
     fn reopen(&mut self, len: u64) -> Result<()> {
         let header = crate::header::SparseHeader::read(&*self.tables.store, 0)?;
-        let marked = self.marked;
+        let (marked, cut_off) = (self.marked, self.cut_off);
         *self = Self::open(self.tables.store.clone(), header, len)?;
-        self.marked = marked;
+        (self.marked, self.cut_off) = (marked, cut_off);
         Ok(())
     }
 }

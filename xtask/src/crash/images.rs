@@ -93,8 +93,6 @@ fn subject(files: MemFiles, open: Open<'static>, unit: u64) -> Subject<'static> 
         first: &[],
         steps: 30,
         until_written: &[],
-        // Two copies of a table, of which nothing tells which is right, are left to the user.
-        for_good: &["vmdk-rgd-ahead"],
     }
 }
 
