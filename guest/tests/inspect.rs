@@ -184,8 +184,10 @@ fn a_damaged_windows() {
     };
     let Some(image) = windows_disk(folder.path(), dirty) else { return };
     let mut bytes = fs::read(&image).unwrap();
-    // The SAM hive is the only one with this root key.
-    let at = bytes.windows(8).position(|word| word == b"Domains\0").map(|at| at & !4095).unwrap();
+    // SAM stands where its header does, and its first bin behind that.
+    let sam = fs::read(folder.path().join("windows/Windows/System32/config/SAM")).unwrap();
+    let is_sam = |sector: &[u8]| sector == &sam[..512];
+    let at = 512 * bytes.chunks(512).position(is_sam).unwrap() + 4096;
     bytes[at..at + 4096].fill(0xff);
     let damaged = Arc::new(VecDisk(bytes));
     let found = serde_json::to_value(inspect(damaged, 512).unwrap()).unwrap();
