@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Runs every fuzz target a few thousand times, from the seeds; stops at the first fault. Needs
-# cargo-fuzz and a nightly compiler, and is left out where they are not there.
+# Runs every fuzz target a few thousand times, from the seeds; stops at the first fault. Needs a
+# nightly compiler and cargo-fuzz, which it installs, and is left out where they cannot be had.
 #   RUNS=N      runs of each target
 #   CARGO_TARGET_DIR, as usual
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 
-if ! cargo +nightly --version >/dev/null 2>&1 || ! cargo fuzz --version >/dev/null 2>&1; then
-    echo "SKIPPED(fuzz): needs a nightly compiler and cargo-fuzz (cargo install cargo-fuzz)"
+if ! cargo +nightly --version >/dev/null 2>&1; then
+    echo "SKIPPED(fuzz): needs a nightly compiler"
+    exit 0
+fi
+if ! cargo fuzz --version >/dev/null 2>&1 && ! cargo install --quiet --locked cargo-fuzz; then
+    echo "SKIPPED(fuzz): needs cargo-fuzz, which could not be installed"
     exit 0
 fi
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}

@@ -23,6 +23,8 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 cargo test --workspace --no-fail-fast
 testdata/demo.sh
+# Only where a number of runs is asked for: compiling the targets takes longer than running them.
+[ -z "${RUNS:-}" ] || ci/fuzz-smoke.sh
 
 [ -d "$corpus" ] || echo "LEFT OUT: the tests on real images; there is no corpus at $corpus (VDISK_CORPUS names another place)"
 echo "Required and used: $VDISK_REQUIRE"
