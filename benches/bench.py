@@ -10,7 +10,8 @@ Timings on a shared machine are noisy: trust the ratios, not the seconds.
     benches/bench.py --group convert,sparse --only VHDX
 
 Groups: convert, sparse, look (compare, checksum, chains, small commands), share (XFS with reflink;
-needs root and mkfs.xfs), cold (source not in the page cache; needs root).
+needs root and mkfs.xfs), free (half-empty file systems with junk in their free space; needs root and
+their programs), cold (source not in the page cache; needs root).
 """
 
 import argparse
@@ -336,7 +337,51 @@ def cold(bench):
         yield case
 
 
-GROUPS = {"convert": convert, "sparse": sparse, "look": look, "share": share, "cold": cold}
+FILE_SYSTEMS = {
+    "NTFS": (["mkntfs", "-F", "-q", "-Q"], ["ntfs-3g", "-o"], "rw", "ro"),
+    "ext4": (["mkfs.ext4", "-q", "-F", "-E", "nodiscard"], ["mount", "-o"], "loop", "loop,ro"),
+    "XFS": (["mkfs.xfs", "-q", "-f", "-K"], ["mount", "-o"], "loop", "loop,ro"),
+}
+
+
+def free(bench):
+    """What no file has is left out; what files hold is the same."""
+    for name, (make, mount, writing, reading) in FILE_SYSTEMS.items():
+        disk, folder, files = (f"{bench.work}/{one}" for one in ["free.img", "mounted", "files"])
+        half_empty(bench, disk, folder, make, [*mount, writing])
+        a, b = f"{bench.work}/free-a.vhdx", f"{bench.work}/free-b.vhdx"
+        yield Case(
+            f"half-empty {name} of {2 * bench.size // MIB} MiB to VHDX, --skip-free",
+            Side([bench.vdisk, "-q", "convert", "-f", "raw", "--skip-free", disk, a], a),
+            Side(qemu_convert("-f", "raw", "-O", "vhdx", disk, b), b),
+            target=2.0,
+            check=["sh", "-ec", f"""
+                mkdir -p {folder} {files}
+                {bench.vdisk} convert {a} {files}.img
+                {" ".join(mount)} {reading} {disk} {folder}; {" ".join(mount)} {reading} {files}.img {files}
+                diff -r {folder} {files}; umount {folder}; umount {files}; rm {files}.img"""],
+        )
+        remove(disk)
+
+
+def half_empty(bench, disk, folder, make, mount):
+    rng = random.Random(4)
+    with open(disk, "wb") as out:
+        for _ in range(2 * bench.size // MIB):
+            out.write(rng.randbytes(MIB))
+    subprocess.run([*make, disk], check=True)
+    os.makedirs(folder, exist_ok=True)
+    subprocess.run([*mount, disk, folder], check=True)
+    for number in range(bench.size // MIB // 8):
+        with open(f"{folder}/file{number}", "wb") as out:
+            for _ in range(8):
+                out.write(mebibyte(rng))
+    subprocess.run(["umount", folder], check=True)
+    while subprocess.run(["fuser", "-s", disk]).returncode == 0:
+        time.sleep(0.05)  # FUSE lets go of its file a moment later
+
+
+GROUPS = {"convert": convert, "sparse": sparse, "look": look, "share": share, "free": free, "cold": cold}
 
 
 # ---- the whole run
@@ -360,7 +405,7 @@ def main():
     parse.add_argument("--size", type=size_of, default=size_of("1G"), help="virtual size")
     parse.add_argument("--data", type=size_of, help="bytes of data; three quarters of the size")
     parse.add_argument("--runs", type=int, default=5)
-    parse.add_argument("--group", default="convert,sparse,look,share,cold")
+    parse.add_argument("--group", default="convert,sparse,look,share,free,cold")
     parse.add_argument("--only", default="", help="run the cases whose name contains this")
     parse.add_argument("--dir", help="where to work: the file system that is measured")
     parse.add_argument("--vdisk", default="target/release/vdisk")
