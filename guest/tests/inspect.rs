@@ -16,7 +16,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use vdisk_core::Disk;
 use vdisk_core::disk::ZeroDisk;
+use vdisk_guest::free::{Scope, free_space};
 use vdisk_guest::inspect;
 use vdisk_testkit::machines::{
     Part, assemble, esp, ext4, linux_tree, ntfs, programs, windows_tree,
@@ -309,6 +311,25 @@ fn a_linux_on_lvm() {
     assert_eq!(kernel["initramfs"]["compression"], "zstd");
     assert_eq!(linux["linux"]["mounts"][0]["style"], "lvm");
     assert_eq!(linux["linux"]["boot-loaders"], json!(["grub2"]));
+    junk_in_its_free_space_changes_nothing(&image, &found);
+}
+
+fn junk_in_its_free_space_changes_nothing(image: &Path, found: &Value) {
+    let disk: Arc<dyn Disk> = Arc::new(VecDisk(fs::read(image).unwrap()));
+    let free = free_space(&disk, 512, Scope::Free).unwrap();
+    let root = free.volumes.iter().find(|one| one.volume.is_some()).unwrap();
+    assert_eq!((root.volume.as_deref(), root.kind.as_str()), (Some("vg_sys/root"), "ext4"));
+    assert!(root.kept.is_none() && root.free > 8 << 20, "{root:?}");
+    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
+    for range in free.ranges.iter() {
+        file.write_all_at(&vec![0xA5; (range.end - range.start) as usize], range.start).unwrap();
+    }
+    assert_eq!(inventory(image), *found);
+    // The volume begins 1 MiB into its physical volume.
+    let start = found["partitions"][1]["start"].as_u64().unwrap() as usize + (1 << 20);
+    let volume = image.with_extension("volume");
+    fs::write(&volume, &fs::read(image).unwrap()[start..start + (24 << 20)]).unwrap();
+    must("e2fsck", &["-fn", arg(&volume)]);
 }
 
 /// A physical volume that holds `vg_sys/root` with the bytes of `root`.

@@ -170,7 +170,7 @@ fn tell(
     begun: Instant,
 ) -> Result<Outcome> {
     if context.json() {
-        show::json(&json!({
+        let mut told = json!({
             "schema": "vdisk.convert/1",
             "source": args.source_image.as_ref().map(|path| path.display().to_string()),
             "target": args.target.as_ref().map(|path| path.display().to_string()),
@@ -179,8 +179,11 @@ fn tell(
             "found-zero": report.found_zero,
             "kernel-copied": report.kernel_copied,
             "verified": args.verify,
-            "skipped": skipped.map(skip::data),
-        }))?;
+        });
+        if let (Some(found), Some(keys)) = (skipped, told.as_object_mut()) {
+            keys.insert("skipped".to_owned(), skip::data(found));
+        }
+        show::json(&told)?;
     } else {
         context.remark(&format!(
             "{} of {} written ({} by the kernel), {} found to be zero, in {:.2} s{}",

@@ -22,9 +22,10 @@ pub(super) fn find(image: &Arc<Image>, skip: SkipFree) -> Result<FreeSpace> {
 /// Says what is left out of each volume, and which are kept whole.
 pub(super) fn tell(found: &FreeSpace, context: &Context<'_>) {
     for volume in &found.volumes {
-        let name = match volume.partition {
-            Some(number) => format!("partition {number}"),
-            None => "the disk".to_owned(),
+        let name = match (&volume.volume, volume.partition) {
+            (Some(name), _) => name.clone(),
+            (None, Some(number)) => format!("partition {number}"),
+            (None, None) => "the disk".to_owned(),
         };
         let kind = if volume.kind.is_empty() { "unknown" } else { &volume.kind };
         context.note(&match &volume.kept {
@@ -42,6 +43,7 @@ pub(super) fn data(found: &FreeSpace) -> Value {
     let volumes = found.volumes.iter().map(|volume| {
         json!({
             "partition": volume.partition,
+            "volume": volume.volume,
             "type": volume.kind,
             "length": volume.len,
             "free": volume.free,

@@ -10,6 +10,7 @@
 //! | `ntfs.rs` | `$Bitmap` |
 //! | `ext.rs` | the block bitmaps of ext2, ext3 and ext4 |
 //! | `xfs.rs` | the free space B+ trees by block number |
+//! | `lvm.rs` | where logical volumes stand, to look at the file systems on them |
 //! | `fat.rs`, `exfat.rs` | the allocation table, the allocation bitmap |
 //! | `swap.rs` | nothing: swap space is left out only where all of it may go |
 
@@ -18,6 +19,7 @@ mod exfat;
 mod ext;
 mod fat;
 mod field;
+mod lvm;
 mod ntfs;
 mod swap;
 mod xfs;
@@ -57,10 +59,12 @@ pub struct FreeSpace {
 }
 
 /// What was found on one volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeFree {
-    /// The partition's number; `None` for a disk without partitions.
+    /// The partition's number; `None` for a disk without partitions, and for logical volumes.
     pub partition: Option<u32>,
+    /// A logical volume's name: `GROUP/VOLUME`.
+    pub volume: Option<String>,
     /// What stands there, as `inspect` names it; empty where nothing known does.
     pub kind: String,
     /// Bytes of the volume.
@@ -84,30 +88,37 @@ pub fn free_space(disk: &Arc<dyn Disk>, sector_size: u64, scope: Scope) -> Resul
             .hint("mend it first, or copy the disk whole, without --skip-free"));
     }
     if let Some(role) = table.volume_manager() {
-        let kind = format!("{role:?}");
-        let why = "volumes lie across its partitions".to_owned();
         found.volumes.push(VolumeFree {
-            partition: None,
-            kind,
+            kind: format!("{role:?}"),
             len: disk.len(),
-            free: 0,
-            kept: Some(why),
+            kept: Some("volumes lie across its partitions".to_owned()),
+            ..VolumeFree::default()
         });
         return Ok(found);
     }
-    let mut ranges = Vec::new();
+    let mut places: Vec<(Option<u32>, Range<u64>)> = Vec::new();
     if table.kind == TableKind::None {
-        let (volume, free) = look(disk, None, 0..disk.len(), scope)?;
-        ranges.extend(free);
+        places.push((None, 0..disk.len()));
+    }
+    let partitions = table.partitions.iter().filter(|one| is_volume(one));
+    places.extend(partitions.map(|one| (Some(one.number), one.range())));
+    let (mut ranges, mut members) = (Vec::new(), Vec::new());
+    for (partition, place) in places {
+        let window: Arc<dyn Disk> = Arc::new(Window::new(disk.clone(), place.clone())?);
+        if recognise(&*window)?.is_some_and(|volume| volume.kind == VolumeKind::Lvm2) {
+            members.push((place.start, window));
+            continue;
+        }
+        let len = window.len();
+        let mut volume = VolumeFree { partition, len, ..VolumeFree::default() };
+        let name = partition.map_or("the disk".to_owned(), |number| format!("partition {number}"));
+        let free = measure(&window, &mut volume, scope).map_err(|error| of(&name, error))?;
+        ranges.extend(free.into_iter().map(|run| place.start + run.start..place.start + run.end));
         found.volumes.push(volume);
     }
-    for partition in table.partitions.iter().filter(|one| is_volume(one)) {
-        let (volume, free) = look(disk, Some(partition.number), partition.range(), scope)
-            .map_err(|error| of_partition(error, partition.number))?;
-        ranges.extend(free);
-        found.volumes.push(volume);
-    }
-    found.ranges = ranges.into_iter().collect();
+    let (volumes, free) = lvm::look(&members, scope)?;
+    found.volumes.extend(volumes);
+    found.ranges = ranges.into_iter().chain(free).collect();
     Ok(found)
 }
 
@@ -116,37 +127,29 @@ fn is_volume(partition: &Partition) -> bool {
     partition.kind.role() != Some(vdisk_parts::Role::Extended) && partition.len > 0
 }
 
-fn of_partition(error: Error, number: u32) -> Error {
+/// An error met on the volume called `name`.
+fn of(name: &str, error: Error) -> Error {
     let hint = error.advice().map(str::to_owned);
-    let outer = Error::new(error.kind(), format!("partition {number}: {error}")).caused_by(error);
+    let outer = Error::new(error.kind(), format!("{name}: {error}")).caused_by(error);
     match hint {
         Some(hint) => outer.hint(hint),
         None => outer,
     }
 }
 
-/// The free ranges of the volume in `range`, as bytes of the disk.
-fn look(
-    disk: &Arc<dyn Disk>,
-    partition: Option<u32>,
-    range: Range<u64>,
-    scope: Scope,
-) -> Result<(VolumeFree, Vec<Range<u64>>)> {
-    let len = range.end - range.start;
-    let window: Arc<dyn Disk> = Arc::new(Window::new(disk.clone(), range.clone())?);
-    let kind = recognise(&*window)?.map(|volume| volume.kind);
-    let name = kind.map_or("", VolumeKind::name).to_owned();
-    let mut volume = VolumeFree { partition, kind: name, len, free: 0, kept: None };
-    match free_of(&window, kind, scope)? {
+/// The free runs of `disk`, which `volume` is about, and told there.
+fn measure(disk: &Arc<dyn Disk>, volume: &mut VolumeFree, scope: Scope) -> Result<Vec<Range<u64>>> {
+    let kind = recognise(&**disk)?.map(|volume| volume.kind);
+    volume.kind = kind.map_or("", VolumeKind::name).to_owned();
+    match free_of(disk, kind, scope)? {
         Ok(free) => {
-            let free = longest(free, len)?;
+            let free = longest(free, disk.len())?;
             volume.free = free.iter().map(|run| run.end - run.start).sum();
-            let moved = |run: Range<u64>| range.start + run.start..range.start + run.end;
-            Ok((volume, free.into_iter().map(moved).collect()))
+            Ok(free)
         }
         Err(why) => {
             volume.kept = Some(why);
-            Ok((volume, Vec::new()))
+            Ok(Vec::new())
         }
     }
 }
