@@ -4,7 +4,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use vdisk_core::{
-    Access, Disk, Error, Format, HostFile, LayerInfo, Opener, Output, ParentLink, Result, Store,
+    Access, Disk, Error, ErrorKind, Format, HostFile, LayerInfo, Opener, Output, ParentLink,
+    Result, Store,
 };
 
 use crate::convert::{CopyOptions, CopyReport, Watch, copy, copy_differences, copy_into};
@@ -38,7 +39,7 @@ pub fn create_child(
     list: &[String],
     overwrite: bool,
 ) -> Result<()> {
-    let parent = options.open(parent_path)?;
+    let parent = open_as_parent(parent_path, options)?;
     let link = parent_link(path, parent_path, parent.info())?;
     let mut output = Output::new(path, overwrite)?;
     create_child_files(&mut output, format, &link, list)?;
@@ -97,7 +98,7 @@ pub fn convert_to_child(
     watch: Watch<'_>,
 ) -> Result<CopyReport> {
     refuse_source(path, source)?;
-    let parent = target.open.open(target.parent)?;
+    let parent = open_as_parent(target.parent, &target.open)?;
     let link = parent_link(path, target.parent, parent.info())?;
     let mut output = Output::new(path, overwrite)?;
     create_child_files(&mut output, target.format, &link, target.options)?;
@@ -169,6 +170,19 @@ fn is_input(path: &Path) -> Error {
     Error::refused("is also an input, or in the chain of one")
         .in_file(path)
         .hint("write to another file")
+}
+
+/// Opens the image that a child shall stand on.
+pub(crate) fn open_as_parent(path: &Path, options: &OpenOptions) -> Result<Image> {
+    options.open(path).map_err(|error| match error.kind() {
+        ErrorKind::UnknownFormat => Error::unsupported(
+            "is not a VHD, VHDX or VMDK image, and a raw disk cannot be a parent: it has no \
+             identity that a child could name",
+        )
+        .in_file(path)
+        .hint("convert it to the child's format first"),
+        _ => error,
+    })
 }
 
 /// How the child at `path` names its parent.

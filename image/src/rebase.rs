@@ -18,7 +18,7 @@ use vdisk_core::{
 
 use crate::chain::Chain;
 use crate::convert::{Watch, buffer, differing_runs, slice_of};
-use crate::create::parent_link;
+use crate::create::{open_as_parent, parent_link};
 use crate::journal;
 use crate::open::{Image, OpenOptions};
 use crate::pair::pairs;
@@ -125,7 +125,7 @@ fn open_parent(
     if own.contains(&HostFile::open(request.parent)?.id()) {
         return Err(cycle());
     }
-    let parent = open.for_another().open(request.parent)?;
+    let parent = open_as_parent(request.parent, &open.for_another())?;
     if parent.host_ids().iter().any(|id| own.contains(id)) {
         return Err(cycle());
     }
