@@ -340,7 +340,7 @@ def cold(bench):
 FILE_SYSTEMS = {
     "NTFS": (["mkntfs", "-F", "-q", "-Q"], ["ntfs-3g", "-o"], "rw", "ro"),
     "ext4": (["mkfs.ext4", "-q", "-F", "-E", "nodiscard"], ["mount", "-o"], "loop", "loop,ro"),
-    "XFS": (["mkfs.xfs", "-q", "-f", "-K"], ["mount", "-o"], "loop", "loop,ro"),
+    "XFS": (["mkfs.xfs", "-q", "-f", "-K"], ["mount", "-o"], "loop", "loop,ro,nouuid"),
 }
 
 
@@ -377,7 +377,7 @@ def half_empty(bench, disk, folder, make, mount):
             for _ in range(8):
                 out.write(mebibyte(rng))
     subprocess.run(["umount", folder], check=True)
-    while subprocess.run(["fuser", "-s", disk]).returncode == 0:
+    while subprocess.run(["fuser", "-s", disk], stderr=subprocess.DEVNULL).returncode == 0:
         time.sleep(0.05)  # FUSE lets go of its file a moment later
 
 
