@@ -1,0 +1,108 @@
+//! Making a guest forget the machine it ran on, and start on the next one: offline, without
+//! mounting anything, and without running any of the guest's code.
+//!
+//! # Design
+//!
+//! A [`Machine`] is a disk with everything changed on it in memory ([`CowDisk`](vdisk_core::CowDisk)).
+//! Planning *is* doing it there: [`strip()`] and [`adapt()`] make each change on the copy, read it
+//! back, and note it as an [`Action`] of the [`Plan`]. So a plan is known to be possible before a
+//! byte of the image is written, and what the plan says is what happened. A plan with a refusal is
+//! not carried out. [`Machine::changes`] is then what an image takes up in one step that a power
+//! cut cannot tear (`vdisk::edit`).
+//!
+//! | file | does |
+//! | --- | --- |
+//! | `plan.rs` | what is to change, where, why: as data |
+//! | `machine.rs` | the disk and its volumes, open for changing in memory |
+//! | `target.rs` | where the guest goes, and what is asked for |
+//! | `windows/` | registry, drivers, boot configuration, security identifiers |
+//! | `linux/` | initramfs, fstab, boot loader, identity |
+//!
+//! # Invariants
+//!
+//! * The disk given is only read.
+//! * Every changed byte belongs to an action, or to the bookkeeping of the file system it is in.
+//! * A second run on the outcome plans nothing.
+//! * No code of the guest runs.
+//!
+//! # What is not here
+//!
+//! Images and their formats, journals and undo files (`vdisk`), disks of the host (`vdisk-p2v`,
+//! `vdisk-v2p`), definitions of virtual machines.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use vdisk_fixup::{Machine, Plan, StripOptions, Target, AdaptOptions};
+//!
+//! # fn disk() -> Arc<dyn vdisk_core::Disk> { unimplemented!() }
+//! # fn main() -> vdisk_core::Result<()> {
+//! let mut machine = Machine::open(disk(), 512)?;
+//! let mut plan = Plan::default();
+//! vdisk_fixup::strip(&mut machine, &StripOptions::default(), &mut plan)?;
+//! vdisk_fixup::adapt(&mut machine, &AdaptOptions::new(Target::Kvm), &mut plan)?;
+//! plan.refuse()?;
+//! for change in machine.changes()? {
+//!     println!("{} bytes at {}", change.bytes.len(), change.offset);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod linux;
+mod machine;
+mod plan;
+mod target;
+pub mod windows;
+
+pub use machine::{Machine, MachineVolume};
+pub use plan::{Action, Notice, Plan};
+pub use target::{AdaptOptions, Identity, StripOptions, Target};
+
+use vdisk_core::{Error, ErrorKind, Result};
+use vdisk_guest::inventory::Family;
+
+/// Plans and makes, in memory, what takes the guests on `machine` off their old hardware, and with
+/// [`Identity::New`] what makes them another machine.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where no guest is known; the disk's. What stands in the way of a change
+/// is a refusal of the plan, no error.
+pub fn strip(machine: &mut Machine, options: &StripOptions, plan: &mut Plan) -> Result<()> {
+    for (index, family) in systems(machine, plan)? {
+        match family {
+            Family::Windows => windows::strip(machine, index, options, plan)?,
+            Family::Linux => linux::strip(machine, index, options, plan)?,
+        }
+    }
+    Ok(())
+}
+
+/// Plans and makes, in memory, what makes the guests on `machine` start on the target.
+///
+/// # Errors
+/// As [`strip`].
+pub fn adapt(machine: &mut Machine, options: &AdaptOptions, plan: &mut Plan) -> Result<()> {
+    for (index, family) in systems(machine, plan)? {
+        match family {
+            Family::Windows => windows::adapt(machine, index, options, plan)?,
+            Family::Linux => linux::adapt(machine, index, options, plan)?,
+        }
+    }
+    Ok(())
+}
+
+/// The guests on the disk, by their place in the inventory.
+fn systems(machine: &Machine, plan: &mut Plan) -> Result<Vec<(usize, Family)>> {
+    let systems = &machine.inventory().systems;
+    if systems.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, "no guest system was found on the disk")
+            .hint("see what is there with: vdisk inspect"));
+    }
+    if plan.system.is_none() {
+        let names = systems.iter().map(|one| one.product.clone().unwrap_or_default());
+        plan.system = Some(names.collect::<Vec<_>>().join(", "));
+    }
+    Ok(systems.iter().map(|one| one.family).enumerate().collect())
+}

@@ -1,0 +1,105 @@
+//! Where a guest goes, and what is asked for.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// The machine a guest is to start on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Hyper-V, generation 1: BIOS, emulated IDE.
+    HyperVGen1,
+    /// Hyper-V, generation 2: UEFI, synthetic SCSI, no emulated devices.
+    HyperVGen2,
+    /// QEMU and KVM with virtio devices.
+    Kvm,
+    /// VMware ESXi and Workstation.
+    Vmware,
+    /// Oracle VirtualBox.
+    VirtualBox,
+    /// A physical machine.
+    Physical,
+}
+
+impl Target {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::HyperVGen1,
+        Self::HyperVGen2,
+        Self::Kvm,
+        Self::Vmware,
+        Self::VirtualBox,
+        Self::Physical,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HyperVGen1 => "hyper-v-gen1",
+            Self::HyperVGen2 => "hyper-v-gen2",
+            Self::Kvm => "kvm",
+            Self::Vmware => "vmware",
+            Self::VirtualBox => "virtualbox",
+            Self::Physical => "physical",
+        }
+    }
+
+    /// The target of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|target| target.name() == name)
+    }
+}
+
+/// Whether the guest stays the machine it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// A move: the machine stays itself.
+    Keep,
+    /// A copy that lives beside the original.
+    #[default]
+    New,
+}
+
+/// What [`strip`](crate::strip()) is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct StripOptions {
+    /// Whether the guest becomes another machine.
+    pub identity: Identity,
+    /// Rules to leave out, by the id of their actions or the part of it before a dot.
+    pub keep: BTreeSet<String>,
+    /// The new name in the network, where one is wanted.
+    pub hostname: Option<String>,
+    /// Go on where only caution says no.
+    pub force: bool,
+}
+
+impl StripOptions {
+    /// Whether the rule `id` is to be left out.
+    #[must_use]
+    pub fn keeps(&self, id: &str) -> bool {
+        self.keep.iter().any(|kept| {
+            id.strip_prefix(kept.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+}
+
+/// What [`adapt`](crate::adapt()) is asked for.
+#[derive(Clone, Debug)]
+pub struct AdaptOptions {
+    /// Where the guest goes.
+    pub target: Target,
+    /// Folders of the host with unpacked drivers.
+    pub drivers: Vec<PathBuf>,
+    /// The guest's own tools may be run in a chroot (Linux, as root).
+    pub run_guest_tools: bool,
+}
+
+impl AdaptOptions {
+    /// For `target`, without drivers of one's own.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self { target, drivers: Vec::new(), run_guest_tools: false }
+    }
+}
