@@ -33,6 +33,9 @@ need grub-fstest grub-common
 # Makers and judges of file systems (guest/tests).
 need mcopy mtools
 need fuser psmisc
+# A judge of maps of bad sectors, and FUSE to make them (p2v/tests).
+need ddrescuelog gddrescue
+need fusermount3 fuse3
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 /usr/bin/python3 -c "import hivex" 2>/dev/null || missing+=(python3-hivex)
 python3 -c 'import sysconfig,os,sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \

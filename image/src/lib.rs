@@ -101,7 +101,10 @@ pub use checksum::{Algorithm, checksum};
 pub use commit::{CommitReport, CommitRequest, commit};
 pub use compact::{CompactReport, CompactRequest, FreeSpace, compact};
 pub use compare::{Comparison, MOST_RANGES, compare};
-pub use convert::{CopyOptions, CopyReport, Watch, ZeroSearch, copy, copy_differences, copy_into};
+pub use convert::{
+    Checkpoints, CopyOptions, CopyReport, Watch, ZeroSearch, copy, copy_differences, copy_into,
+    copy_into_by_steps,
+};
 pub use create::{
     ChildTarget, Measure, convert, convert_into, convert_to_child, create, create_child, measure,
 };

@@ -40,10 +40,15 @@ struct Next<'a> {
 impl<'a> ReadAhead<'a> {
     /// For reading `disk` from its start to its end.
     pub(crate) fn new(disk: &'a dyn Disk) -> Self {
-        let extents = disk.extents(0..disk.len()).peekable();
+        Self::starting_at(disk, 0)
+    }
+
+    /// For reading `disk` from byte `start` to its end.
+    pub(crate) fn starting_at(disk: &'a dyn Disk, start: u64) -> Self {
+        let extents = disk.extents(start..disk.len()).peekable();
         let memory = rustix::system::sysinfo().totalram;
         let large = data_bytes(disk) > memory / LARGE_PART;
-        Self { disk, next: Mutex::new(Next { extents, done: 0 }), large }
+        Self { disk, next: Mutex::new(Next { extents, done: start }), large }
     }
 
     /// Whether the disk is so large that its bytes should not stay in the page cache.

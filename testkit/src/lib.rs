@@ -14,7 +14,9 @@
 pub mod content;
 pub mod corpus;
 pub mod exercise;
+pub mod faulty;
 pub mod fill;
+pub mod loops;
 pub mod machines;
 pub mod model;
 pub mod power;

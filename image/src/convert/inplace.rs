@@ -19,14 +19,41 @@ use crate::windows::{Part, Piece, WINDOW, pieces};
 /// this size.
 const DIFFERENCE: usize = 4096;
 
+/// A copy into an existing image that can be taken up again where it was cut off.
+#[derive(Clone, Copy)]
+pub struct Checkpoints<'a> {
+    /// Everything before this byte is in the target already.
+    pub from: u64,
+    /// The target is flushed each time so many bytes were written to it.
+    pub every: u64,
+    /// Is told, after each flush, up to which byte the target is whole and durable.
+    pub reached: &'a (dyn Fn(u64) -> Result<()> + Sync),
+}
+
+impl std::fmt::Debug for Checkpoints<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoints")
+            .field("from", &self.from)
+            .field("every", &self.every)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Checkpoints<'_> {
+    /// From the start to the end in one go.
+    pub(super) const NONE: Self = Self { from: 0, every: u64::MAX, reached: &|_| Ok(()) };
+}
+
 pub(super) fn overwrite(
     source: &dyn Disk,
     target: &mut ImageMut,
     known_zero: bool,
+    checkpoints: Checkpoints<'_>,
     options: &CopyOptions,
     watch: Watch<'_>,
 ) -> Result<CopyReport> {
     let (len, target_len) = (source.len(), target.len());
+    let from = checkpoints.from.min(len);
     if target_len < len {
         return Err(Error::refused(format!(
             "the target holds {target_len} bytes, the source {len}"
@@ -34,13 +61,14 @@ pub(super) fn overwrite(
         .hint("choose a larger target, or resize it first"));
     }
     watch.progress.begin("convert", len);
+    watch.progress.advance(from);
     let counts = Counts::default();
     let zero_unit = options.zero_unit();
-    let shared = Mutex::new(&mut *target);
-    let extents = source.extents(0..len).map(|extent| {
+    let shared = Mutex::new((&mut *target, 0));
+    let extents = source.extents(from..len).map(|extent| {
         extent.map(|extent| (extent.start..extent.end(), Part::zero_or_data(extent.is_zero())))
     });
-    let ahead = ReadAhead::new(source);
+    let ahead = ReadAhead::starting_at(source, from);
     for_each(pieces(extents, WINDOW), options.threads, watch.cancel, |piece, turn| {
         let (range, data) = match piece {
             Piece::Zero(range) => (range, Vec::new()),
@@ -57,7 +85,8 @@ pub(super) fn overwrite(
             None => data.clone(),
         };
         turn.take(|| {
-            let mut target = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let (target, unflushed) = &mut *shared;
             for run in &runs {
                 target.write_at(slice_of(&bytes, range.start, run), run.start)?;
             }
@@ -65,6 +94,12 @@ pub(super) fn overwrite(
                 for gap in gaps(&range, &runs) {
                     target.zero(gap)?;
                 }
+            }
+            *unflushed += total(&runs);
+            if *unflushed >= checkpoints.every {
+                *unflushed = 0;
+                target.flush()?;
+                (checkpoints.reached)(range.end)?;
             }
             Ok(())
         })?;

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vdisk_core::{Disk, ImageWriter, Masked, Ranges, Result, zeros};
 
+pub use self::inplace::Checkpoints;
 pub(crate) use self::inplace::differing_runs;
 use crate::open::ImageMut;
 use crate::parallel::default_threads;
@@ -139,7 +140,24 @@ pub fn copy_into(
     options: &CopyOptions,
     watch: Watch<'_>,
 ) -> Result<CopyReport> {
-    inplace::overwrite(&options.masked(source), target, known_zero, options, watch)
+    let all = Checkpoints::NONE;
+    inplace::overwrite(&options.masked(source), target, known_zero, all, options, watch)
+}
+
+/// As [`copy_into`], in order, from a byte on and with flushes on the way, so that a copy that was
+/// cut off can go on. Where it goes on, the target is not `known_zero` any more.
+///
+/// # Errors
+/// As [`copy_into`]; those of [`Checkpoints::reached`].
+pub fn copy_into_by_steps(
+    source: &dyn Disk,
+    target: &mut ImageMut,
+    known_zero: bool,
+    checkpoints: Checkpoints<'_>,
+    options: &CopyOptions,
+    watch: Watch<'_>,
+) -> Result<CopyReport> {
+    inplace::overwrite(&options.masked(source), target, known_zero, checkpoints, options, watch)
 }
 
 /// Writes into the new child `target` only what differs between its parents and `source`.

@@ -1,0 +1,244 @@
+//! The disks of the machine this runs on: what they are, and what uses them.
+
+mod sysfs;
+mod uses;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use vdisk::{Error, ErrorKind, Result};
+
+use self::sysfs::Entry;
+use self::uses::Users;
+
+/// Kinds of devices that are no disks of the machine, by the beginning of their names.
+const NO_DISKS: [&str; 8] = ["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd"];
+
+/// A running machine, as its kernel describes it under `/sys`, `/proc`, `/dev` and `/run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    root: PathBuf,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::at("/")
+    }
+}
+
+/// A disk of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct DiskInfo {
+    /// The kernel's name, such as `sda`.
+    pub name: String,
+    /// Its device node.
+    pub path: PathBuf,
+    /// What its maker calls it.
+    pub model: Option<String>,
+    /// Its serial number.
+    pub serial: Option<String>,
+    /// Its names in `/dev/disk/by-id`.
+    pub by_id: Vec<String>,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes of a sector that it is addressed by.
+    pub logical_sector_size: u64,
+    /// Bytes of a sector of the medium.
+    pub physical_sector_size: u64,
+    /// It turns; `None` where the kernel does not say.
+    pub rotational: Option<bool>,
+    /// It can be taken out.
+    pub removable: bool,
+    /// It cannot be written to.
+    pub read_only: bool,
+    /// The partitions that the kernel sees.
+    pub partitions: Vec<PartitionInfo>,
+    /// What uses the disk as a whole.
+    pub uses: Vec<Use>,
+}
+
+/// A partition as the kernel sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct PartitionInfo {
+    /// Its number.
+    pub number: u32,
+    /// Its device node.
+    pub path: PathBuf,
+    /// First byte on the disk.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// What uses it.
+    pub uses: Vec<Use>,
+}
+
+/// Something of the running system that uses a disk or partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+#[non_exhaustive]
+pub enum Use {
+    /// A file system is mounted.
+    #[serde(rename_all = "kebab-case")]
+    Mount {
+        /// Where.
+        point: PathBuf,
+        /// Its type.
+        filesystem: String,
+        /// It can only be read from.
+        read_only: bool,
+    },
+    /// The kernel swaps to it.
+    Swap,
+    /// Another device stands on it.
+    Holder {
+        /// Its name, such as `dm-0`.
+        name: String,
+        /// `lvm`, `crypt`, `multipath`, `dm`, `raid`, `loop` or `device`.
+        layer: &'static str,
+    },
+}
+
+impl std::fmt::Display for Use {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mount { point, .. } => write!(f, "mounted at {}", point.display()),
+            Self::Swap => f.write_str("swap space"),
+            Self::Holder { name, layer } => write!(f, "held by {name} ({layer})"),
+        }
+    }
+}
+
+impl DiskInfo {
+    /// All that uses the disk and its partitions, each with the device it uses.
+    pub fn all_uses(&self) -> impl Iterator<Item = (&Path, &Use)> {
+        let own = self.uses.iter().map(|one| (&*self.path, one));
+        let of_partitions =
+            self.partitions.iter().flat_map(|part| part.uses.iter().map(|one| (&*part.path, one)));
+        own.chain(of_partitions)
+    }
+
+    /// Whether the running system stands on it: its root, or what it needs to start or run.
+    #[must_use]
+    pub fn is_of_system(&self) -> bool {
+        const OF_SYSTEM: [&str; 6] = ["/", "/usr", "/boot", "/boot/efi", "/efi", "/var"];
+        self.all_uses().any(|(_, one)| match one {
+            Use::Mount { point, .. } => OF_SYSTEM.iter().any(|path| point == Path::new(path)),
+            Use::Swap => true,
+            Use::Holder { .. } => false,
+        })
+    }
+
+    /// What a person confirms it by: its serial number, or its path where it has none.
+    #[must_use]
+    pub fn confirmation(&self) -> String {
+        self.serial.clone().unwrap_or_else(|| self.path.display().to_string())
+    }
+
+    /// Fails while anything uses it, naming what does.
+    ///
+    /// # Errors
+    /// [`InUse`](ErrorKind::InUse).
+    pub fn refuse_used(&self) -> Result<()> {
+        let uses: Vec<String> =
+            self.all_uses().map(|(device, one)| format!("{} is {one}", device.display())).collect();
+        if uses.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InUse, uses.join("; ")).in_file(&self.path))
+    }
+}
+
+impl Machine {
+    /// The machine whose `/sys`, `/proc`, `/dev` and `/run` are under `root`.
+    #[must_use]
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Its disks, by name. Loop devices, RAM disks, optical drives and what stands on other disks
+    /// are not among them.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn disks(&self) -> Result<Vec<DiskInfo>> {
+        let users = Users::read(&self.root)?;
+        let is_disk = |name: &String| NO_DISKS.iter().all(|kind| !name.starts_with(kind));
+        let mut disks: Vec<DiskInfo> = sysfs::block_devices(&self.root)?
+            .iter()
+            .filter(|name| is_disk(name))
+            .filter_map(|name| self.describe(&Entry::of_disk(&self.root, name), &users))
+            .filter(|disk| disk.size > 0)
+            .collect();
+        disks.sort_by(|one, other| order(&one.name).cmp(&order(&other.name)));
+        Ok(disks)
+    }
+
+    /// The block device that the user means by a path, a serial number, or a name in
+    /// `/dev/disk/by-id`; `None` where it is none of these.
+    ///
+    /// # Errors
+    /// [`Refused`](ErrorKind::Refused) where several disks have that serial number; the host's.
+    pub fn find(&self, name: &OsStr) -> Result<Option<DiskInfo>> {
+        let path = Path::new(name);
+        let by_id = self.root.join("dev/disk/by-id").join(path);
+        let plain = path.components().count() == 1;
+        for path in [Some(path), Some(&*by_id).filter(|_| plain)].into_iter().flatten() {
+            if let Some(number) = sysfs::device_number(path) {
+                let Some(entry) = Entry::of_number(&self.root, &number) else { continue };
+                let users = Users::read(&self.root)?;
+                return Ok(self.describe(&entry, &users));
+            }
+        }
+        let Some(text) = name.to_str() else { return Ok(None) };
+        let mut same = self.disks()?.into_iter().filter(|disk| {
+            disk.serial.as_deref() == Some(text) || disk.by_id.iter().any(|id| id == text)
+        });
+        match (same.next(), same.next()) {
+            (Some(one), Some(other)) => Err(Error::refused(format!(
+                "{} and {} both have the serial number {text}",
+                one.path.display(),
+                other.path.display()
+            ))
+            .hint("name the disk by its path")),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn describe(&self, entry: &Entry, users: &Users) -> Option<DiskInfo> {
+        let partitions = entry.partitions();
+        let partitions = partitions.iter().filter_map(|(number, part)| {
+            Some(PartitionInfo {
+                number: *number,
+                path: Path::new("/dev").join(part.node()),
+                start: part.number("start")?.checked_mul(512)?,
+                size: part.size()?,
+                uses: users.of(part),
+            })
+        });
+        Some(DiskInfo {
+            name: entry.name().to_owned(),
+            path: Path::new("/dev").join(entry.node()),
+            model: entry.model(),
+            serial: entry.serial(),
+            by_id: entry.by_id(),
+            size: entry.size()?,
+            logical_sector_size: entry.number("queue/logical_block_size").unwrap_or(512),
+            physical_sector_size: entry.number("queue/physical_block_size").unwrap_or(512),
+            rotational: entry.number("queue/rotational").map(|value| value != 0),
+            removable: entry.number("removable") == Some(1),
+            read_only: entry.number("ro") == Some(1),
+            partitions: partitions.collect(),
+            uses: users.of(entry),
+        })
+    }
+}
+
+/// So that `sdaa` comes after `sdz`.
+fn order(name: &str) -> (usize, &str) {
+    (name.len(), name)
+}
