@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use vdisk::{Algorithm, Format};
+use vdisk_fixup::Target;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -91,6 +92,34 @@ pub(crate) enum Command {
     Cat(CatArgs),
     Extract(ExtractArgs),
     Inspect(InspectArgs),
+    Strip(StripArgs),
+    Adapt(AdaptArgs),
+}
+
+/// How the guest of an image is changed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Fixup {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Show the plan and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Take back what this report tells of, as long as the guest has not been started since
+    #[arg(long, value_name = "REPORT", conflicts_with = "dry_run")]
+    pub(crate) undo: Option<PathBuf>,
+    /// Go on where only caution says no
+    #[arg(long)]
+    pub(crate) force: bool,
+    pub(crate) image: PathBuf,
+}
+
+/// Whether a guest stays the machine it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IdentityChoice {
+    /// A move: it stays itself
+    Keep,
+    /// A copy that lives beside the original
+    New,
 }
 
 /// How an image given on the command line is opened.
@@ -459,4 +488,43 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
         "tree" => Ok(Algorithm::Tree),
         _ => Err("known algorithms: sha256, tree".to_owned()),
     }
+}
+
+/// Remove from the guest what ties it to its old machine
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StripArgs {
+    #[command(flatten)]
+    pub(crate) fixup: Fixup,
+    /// Whether it becomes another machine: with `keep` only what new hardware asks for is done
+    #[arg(long, value_name = "WHICH", default_value = "new")]
+    pub(crate) identity: IdentityChoice,
+    /// Leave out actions, by their id or the beginning of it (see --dry-run)
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) keep: Vec<String>,
+    /// Its new name in the network
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+}
+
+/// Make the guest start on another kind of machine
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AdaptArgs {
+    #[command(flatten)]
+    pub(crate) fixup: Fixup,
+    /// hyper-v-gen1, hyper-v-gen2, kvm, vmware, virtualbox or physical
+    #[arg(long, value_name = "TARGET", value_parser = target, required_unless_present = "undo")]
+    pub(crate) target: Option<Target>,
+    /// A folder with unpacked drivers that the guest does not bring; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub(crate) drivers: Vec<PathBuf>,
+    /// Where only the guest's own programs can make its initramfs: run them (as root, in a chroot)
+    #[arg(long)]
+    pub(crate) run_guest_tools: bool,
+}
+
+fn target(name: &str) -> Result<Target, String> {
+    Target::parse(name).ok_or_else(|| {
+        let names: Vec<&str> = Target::ALL.iter().map(|target| target.name()).collect();
+        format!("the targets are {}", names.join(", "))
+    })
 }

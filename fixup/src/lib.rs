@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `plan.rs` | what is to change, where, why: as data |
 //! | `machine.rs` | the disk and its volumes, open for changing in memory |
+//! | `apply.rs` | carrying a plan out on an image, its report, and taking it back |
 //! | `target.rs` | where the guest goes, and what is asked for |
 //! | `windows/` | registry, drivers, boot configuration, security identifiers |
 //! | `linux/` | initramfs, fstab, boot loader, identity |
@@ -27,7 +28,7 @@
 //!
 //! # What is not here
 //!
-//! Images and their formats, journals and undo files (`vdisk`), disks of the host (`vdisk-p2v`,
+//! Images and their formats, the journal of an edit (`vdisk`), disks of the host (`vdisk-p2v`,
 //! `vdisk-v2p`), definitions of virtual machines.
 //!
 //! # Example
@@ -50,12 +51,14 @@
 //! # }
 //! ```
 
+mod apply;
 pub mod linux;
 mod machine;
 mod plan;
 mod target;
 pub mod windows;
 
+pub use apply::{Report, apply, undo};
 pub use machine::{Machine, MachineVolume};
 pub use plan::{Action, Notice, Plan};
 pub use target::{AdaptOptions, Identity, StripOptions, Target};

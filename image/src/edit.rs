@@ -59,16 +59,59 @@ pub fn edit(
     force: bool,
 ) -> Result<EditReport> {
     let open = &open.clone().in_one_session();
+    let journal = planned(path, open, changes, force)?;
+    begin(path, open, &journal)
+}
+
+/// As [`edit`]; before anything changes, what is needed to take the edit back is written to a file
+/// named `undo`, which must not be there yet. Where nothing would change there is no such file.
+///
+/// # Errors
+/// As [`edit`].
+pub fn edit_undoable(
+    path: &Path,
+    open: &OpenOptions,
+    changes: &[Change],
+    force: bool,
+    undo: &Path,
+) -> Result<EditReport> {
+    let open = &open.clone().in_one_session();
+    let journal = planned(path, open, changes, force)?;
+    if !journal.changes.is_empty() {
+        journal.write_to(undo, open)?;
+    }
+    begin(path, open, &journal)
+}
+
+/// Takes the edit back that [`edit_undoable`] made, and removes `undo`. All of the changed sectors
+/// must be as the edit left them: an image that was used since is not touched. Where the edit was
+/// never made nothing changes.
+///
+/// # Errors
+/// [`Refused`](ErrorKind::Refused) where the image was changed since, or `undo` is no such file; as
+/// [`edit`].
+pub fn undo_edit(path: &Path, open: &OpenOptions, force: bool, undo: &Path) -> Result<EditReport> {
+    let open = &open.clone().in_one_session();
+    let journal = Journal::read(undo)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "the file that takes the edit back is not there")
+            .in_file(undo)
+    })?;
     let image = open.open(path)?;
     if !force {
         refuse_children(path, &standing_on([image.info()], image.files()))?;
     }
-    let journal = Journal::new(Arc::new(image), changes)?;
-    if journal.changes.is_empty() {
-        return Ok(EditReport::default());
-    }
-    journal.write(path, open)?;
-    finish(path, open, &journal)
+    let report = if journal.holds(&image, |entry| &entry.before)? {
+        EditReport::default()
+    } else if journal.holds(&image, |entry| &entry.after)? {
+        drop(image);
+        begin(path, open, &journal.reversed())?
+    } else {
+        return Err(Error::refused("the image was changed since: started, or edited again")
+            .in_file(path)
+            .hint("take later edits back first; a guest that has started cannot be taken back"));
+    };
+    remove(undo, open)?;
+    Ok(report)
 }
 
 /// Finishes the edit of the image at `path` that was cut off; `None` where there is none.
@@ -77,7 +120,7 @@ pub fn edit(
 /// As [`edit`]; [`Refused`](ErrorKind::Refused) where the image was changed since.
 pub fn finish_edit(path: &Path, open: &OpenOptions) -> Result<Option<EditReport>> {
     let open = &open.clone().in_one_session();
-    match Journal::read(path)? {
+    match Journal::read(&path_of(path))? {
         Some(journal) => finish(path, open, &journal).map(Some),
         None => Ok(None),
     }
@@ -91,6 +134,24 @@ pub(crate) fn refuse_unfinished(image: &Path) -> Result<()> {
     Err(Error::refused("a change of the guest's files was cut off and waits to be finished")
         .in_file(image)
         .hint(format!("finish it with: vdisk recover {}", image.display())))
+}
+
+/// What `changes` would change, unless images stand on this one.
+fn planned(path: &Path, open: &OpenOptions, changes: &[Change], force: bool) -> Result<Journal> {
+    let image = open.open(path)?;
+    if !force {
+        refuse_children(path, &standing_on([image.info()], image.files()))?;
+    }
+    Journal::new(Arc::new(image), changes)
+}
+
+/// Writes the journal and makes its changes.
+fn begin(path: &Path, open: &OpenOptions, journal: &Journal) -> Result<EditReport> {
+    if journal.changes.is_empty() {
+        return Ok(EditReport::default());
+    }
+    journal.write_to(&path_of(path), open)?;
+    finish(path, open, journal)
 }
 
 fn refuse_children(path: &Path, children: &[PathBuf]) -> Result<()> {
@@ -109,16 +170,16 @@ fn finish(path: &Path, open: &OpenOptions, journal: &Journal) -> Result<EditRepo
     }
     image.flush()?;
     image.close()?;
-    remove(path, open)?;
+    remove(&path_of(path), open)?;
     let bytes = journal.changes.iter().map(|change| change.after.len() as u64).sum();
     Ok(EditReport { changes: journal.changes.len(), bytes })
 }
 
-fn remove(path: &Path, open: &OpenOptions) -> Result<()> {
-    let journal = path_of(path);
-    let failed = |e| Error::io(e, "remove it").in_file(&journal);
-    open.host().remove(&journal).map_err(failed)?;
-    journal.parent().map_or(Ok(()), |folder| open.host().sync_folder(folder)).map_err(failed)
+fn remove(file: &Path, open: &OpenOptions) -> Result<()> {
+    let failed = |e| Error::io(e, "remove it").in_file(file);
+    open.host().remove(file).map_err(failed)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    open.host().sync_folder(folder.unwrap_or(Path::new("."))).map_err(failed)
 }
 
 /// Where the journal of `image` stands.
@@ -184,9 +245,28 @@ impl Journal {
         Ok(())
     }
 
-    fn write(&self, image: &Path, open: &OpenOptions) -> Result<()> {
-        let path = path_of(image);
-        let mut output = Output::on(open.host().clone(), &path, false)?;
+    /// The same, with what was there as what is to be.
+    fn reversed(mut self) -> Self {
+        for entry in &mut self.changes {
+            std::mem::swap(&mut entry.before, &mut entry.after);
+        }
+        self
+    }
+
+    /// Whether the image holds one side of every change.
+    fn holds(&self, image: &dyn Disk, side: impl Fn(&Entry) -> &Vec<u8>) -> Result<bool> {
+        for entry in &self.changes {
+            let mut now = vec![0; side(entry).len()];
+            image.read_at(&mut now, entry.offset)?;
+            if now != *side(entry) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn write_to(&self, path: &Path, open: &OpenOptions) -> Result<()> {
+        let mut output = Output::on(open.host().clone(), path, false)?;
         let name = output.main_name().to_owned();
         let file = output.create(&name)?;
         let text = self.text();
@@ -211,20 +291,19 @@ impl Journal {
         text + &format!("sum {sum}\n")
     }
 
-    /// The journal beside `image`; `None` where there is none.
-    fn read(image: &Path) -> Result<Option<Self>> {
-        let path = path_of(image);
+    /// The journal at `path`; `None` where there is none.
+    fn read(path: &Path) -> Result<Option<Self>> {
         if !path.exists() {
             return Ok(None);
         }
-        let file = HostFile::open(&path)?;
+        let file = HostFile::open(path)?;
         let len = file.size()?;
         if len > MOST {
-            return Err(not_ours(&path));
+            return Err(not_ours(path));
         }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
         file.fetch(&mut bytes, 0, WHAT)?;
-        Self::parse(&bytes).map(Some).ok_or_else(|| not_ours(&path))
+        Self::parse(&bytes).map(Some).ok_or_else(|| not_ours(path))
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {

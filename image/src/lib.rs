@@ -108,7 +108,7 @@ pub use convert::{
 pub use create::{
     ChildTarget, Measure, convert, convert_into, convert_to_child, create, create_child, measure,
 };
-pub use edit::{EditReport, edit, finish_edit};
+pub use edit::{EditReport, edit, edit_undoable, finish_edit, undo_edit};
 pub use gate::Gate;
 pub use open::{Image, ImageMut, LayerFile, OpenOptions};
 pub use options::{NewImage, OptionHelp, format_of_name, option_list, parse_format};

@@ -134,7 +134,8 @@ impl OpenOptions {
 
     /// Makes everything opened with these options from here on one job, which may open a file more
     /// than once.
-    pub(crate) fn in_one_session(mut self) -> Self {
+    #[must_use]
+    pub fn in_one_session(mut self) -> Self {
         self.session.get_or_insert_default();
         self
     }

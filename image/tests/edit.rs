@@ -16,7 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::bytes_of;
-use vdisk::{Change, ErrorKind, Format, Host, Image, NewImage, OpenOptions, edit, finish_edit};
+use vdisk::{
+    Change, ErrorKind, Format, Host, Image, NewImage, OpenOptions, edit, edit_undoable,
+    finish_edit, undo_edit,
+};
 
 /// A host that dies before it takes the journal away.
 #[derive(Debug, Default)]
@@ -94,5 +97,37 @@ fn a_parent_is_not_changed_under_its_children() {
         edit(&child, &OpenOptions::new(), &one, false).unwrap();
         assert_eq!(&bytes_of(&Image::open(&child).unwrap())[5..9], b"five");
         assert!(bytes_of(&Image::open(&base).unwrap()).iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn an_edit_is_taken_back_unless_the_guest_has_been_there() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in [Format::Raw, Format::Vhd, Format::Vhdx, Format::Vmdk] {
+        let path = folder.path().join(format!("undo.{format}"));
+        vdisk::create(&path, &NewImage::new(format, 4 << 20), false).unwrap();
+        let open = OpenOptions::new().format(format);
+        edit(&path, &open, &[change(5000, &[1; 9000])], false).unwrap();
+        let before = bytes_of(&open.open(&path).unwrap());
+        let undo = folder.path().join(format!("{format}.undo"));
+        let changes = [change(4000, &[2; 3000]), change(2 << 20, b"three")];
+        let edited = || edit_undoable(&path, &open, &changes, false, &undo).unwrap();
+        assert_eq!(edited().changes, 2, "{format}");
+        let after = bytes_of(&open.open(&path).unwrap());
+        assert_eq!(undo_edit(&path, &open, false, &undo).unwrap().changes, 2);
+        assert_eq!(bytes_of(&open.open(&path).unwrap()), before, "{format}");
+        assert_eq!(undo_edit(&path, &open, false, &undo).unwrap_err().kind(), ErrorKind::NotFound);
+
+        // Once more, and the guest writes to one of the places.
+        edited();
+        edit(&path, &open, &[change(2 << 20, b"other")], false).unwrap();
+        let error = undo_edit(&path, &open, false, &undo).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        edit(&path, &open, &[change(2 << 20, b"three")], false).unwrap();
+        assert_eq!(bytes_of(&open.open(&path).unwrap()), after);
+        undo_edit(&path, &open, false, &undo).unwrap();
+        // Nothing to change leaves no file.
+        edit_undoable(&path, &open, &[change(2 << 20, &[0; 5])], false, &undo).unwrap();
+        assert!(!undo.exists(), "{format}");
     }
 }

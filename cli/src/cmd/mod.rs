@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod adapt;
 mod cat;
 mod check;
 mod checksum;
@@ -9,6 +10,7 @@ mod compare;
 mod convert;
 mod create;
 mod extract;
+mod fixup;
 mod guest;
 mod info;
 mod inspect;
@@ -19,6 +21,7 @@ mod rebase;
 mod recover;
 mod resize;
 mod skip;
+mod strip;
 
 use serde_json::json;
 use vdisk::{Cancel, Error, Format, NewImage, OpenOptions, Progress, Result, Watch};
@@ -87,6 +90,8 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<Outcome, (E
         Command::Ls(args) => ls::run(&args, context),
         Command::Cat(args) => cat::run(&args, context),
         Command::Extract(args) => extract::run(&args, context),
+        Command::Strip(args) => strip::run(&args, context),
+        Command::Adapt(args) => adapt::run(&args, context),
     };
     done.map_err(|error| {
         let code = show::exit_code(error.kind());

@@ -1,0 +1,166 @@
+//! What `strip` and `adapt` share: plan, show, carry out, take back.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::json;
+use vdisk::{Disk, ErrorKind, OpenOptions, Result};
+use vdisk_fixup::{Action, Machine, Plan, Report, apply, undo};
+
+use super::{Context, Outcome};
+use crate::args::Fixup;
+use crate::show;
+
+#[derive(Serialize)]
+struct PlanDocument<'a> {
+    schema: &'static str,
+    filename: String,
+    #[serde(flatten)]
+    plan: &'a Plan,
+}
+
+#[derive(Serialize)]
+struct DoneDocument<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    report_file: String,
+}
+
+/// Runs one of the two on the guest of an image; `fix` plans and makes the changes in memory.
+pub(super) fn run(
+    command: &str,
+    args: &Fixup,
+    context: &Context<'_>,
+    fix: impl FnOnce(&mut Machine, &mut Plan) -> Result<()>,
+) -> Result<Outcome> {
+    let open = args.source.open_options().in_one_session();
+    if let Some(report) = &args.undo {
+        return take_back(command, args, &open, report, context);
+    }
+    let (machine, plan) = planned(args, &open, fix)?;
+    if args.dry_run {
+        return show_plan(args, &plan, context);
+    }
+    for refusal in plan.refusals.iter().skip(1) {
+        context.note(&format!("in the way: {}", refusal.message));
+    }
+    for warning in &plan.warnings {
+        context.note(&format!("warning: {}", told(&warning.message, warning.hint.as_deref())));
+    }
+    let done = apply(&args.image, &open, &machine, &plan, command, args.force)?;
+    let Some((file, report)) = done else {
+        return nothing_to_do(args, &plan, context);
+    };
+    if context.json() {
+        show::json(&DoneDocument { report: &report, report_file: file.display().to_string() })?;
+        return Ok(Outcome::Done);
+    }
+    let mut text = list(&report.plan.actions);
+    let _ = writeln!(text, "{} bytes changed in {} places", report.bytes, report.places);
+    show::text(&text)?;
+    let (file, image) = (file.display(), args.image.display());
+    context.note(&format!(
+        "the way back, until the guest starts: vdisk {command} {image} --undo {file}"
+    ));
+    Ok(Outcome::Done)
+}
+
+/// The image is only read here; its lock stays with `open`.
+fn planned(
+    args: &Fixup,
+    open: &OpenOptions,
+    fix: impl FnOnce(&mut Machine, &mut Plan) -> Result<()>,
+) -> Result<(Machine, Plan)> {
+    let named = |error: vdisk::Error| error.in_file(&args.image);
+    let image = open.open(&args.image)?;
+    let sector_size = u64::from(image.info().logical_sector);
+    let disk: Arc<dyn Disk> = Arc::new(image);
+    let mut machine = Machine::open(disk, sector_size).map_err(named)?;
+    let mut plan = Plan::default();
+    fix(&mut machine, &mut plan).map_err(named)?;
+    Ok((machine, plan))
+}
+
+fn show_plan(args: &Fixup, plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
+    if context.json() {
+        let filename = args.image.display().to_string();
+        show::json(&PlanDocument { schema: "vdisk.plan/1", filename, plan })?;
+    } else {
+        show::text(&page(plan))?;
+    }
+    let refused = show::exit_code(ErrorKind::Refused);
+    Ok(if plan.refusals.is_empty() { Outcome::Done } else { Outcome::Code(refused) })
+}
+
+fn nothing_to_do(args: &Fixup, plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
+    if context.json() {
+        let filename = args.image.display().to_string();
+        show::json(&PlanDocument { schema: "vdisk.plan/1", filename, plan })?;
+    } else {
+        show::text("nothing to do\n")?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn take_back(
+    command: &str,
+    args: &Fixup,
+    open: &OpenOptions,
+    report: &Path,
+    context: &Context<'_>,
+) -> Result<Outcome> {
+    let done = undo(&args.image, open, report, args.force)?;
+    if context.json() {
+        show::json(&json!({
+            "schema": "vdisk.undo/1",
+            "filename": args.image.display().to_string(),
+            "command": command,
+            "places": done.changes,
+            "bytes": done.bytes,
+        }))?;
+    } else {
+        show::text(&format!("taken back: {} bytes in {} places\n", done.bytes, done.changes))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The plan, for people.
+fn page(plan: &Plan) -> String {
+    let mut text = String::new();
+    if let Some(system) = &plan.system {
+        let _ = writeln!(text, "guest: {system}");
+    }
+    text += &list(&plan.actions);
+    if plan.actions.is_empty() && plan.refusals.is_empty() {
+        text += "nothing to do\n";
+    }
+    for (kind, notices) in [("warning", &plan.warnings), ("in the way", &plan.refusals)] {
+        for notice in notices {
+            let _ = writeln!(text, "{kind}: {}", told(&notice.message, notice.hint.as_deref()));
+        }
+    }
+    text
+}
+
+fn told(message: &str, hint: Option<&str>) -> String {
+    hint.map_or_else(|| message.to_owned(), |hint| format!("{message}; {hint}"))
+}
+
+fn list(actions: &[Action]) -> String {
+    let mut text = String::new();
+    for action in actions {
+        let _ = writeln!(text, "[{}] {}: {}", action.id, action.what, action.place);
+        match (&action.before, &action.after) {
+            (Some(before), Some(after)) => drop(writeln!(text, "    {before} -> {after}")),
+            (Some(before), None) => drop(writeln!(text, "    {before} goes")),
+            (None, Some(after)) => drop(writeln!(text, "    {after}")),
+            (None, None) => {}
+        }
+        if !action.why.is_empty() {
+            let _ = writeln!(text, "    because {}", action.why);
+        }
+    }
+    text
+}

@@ -1,0 +1,28 @@
+//! `vdisk strip`
+
+use vdisk::Result;
+use vdisk_fixup::{Identity, StripOptions};
+
+use super::{Context, Outcome, fixup};
+use crate::args::{IdentityChoice, StripArgs};
+
+pub(super) fn run(args: &StripArgs, context: &Context<'_>) -> Result<Outcome> {
+    let options = StripOptions {
+        identity: args.identity.into(),
+        keep: args.keep.iter().cloned().collect(),
+        hostname: args.hostname.clone(),
+        force: args.fixup.force,
+    };
+    fixup::run("strip", &args.fixup, context, |machine, plan| {
+        vdisk_fixup::strip(machine, &options, plan)
+    })
+}
+
+impl From<IdentityChoice> for Identity {
+    fn from(choice: IdentityChoice) -> Self {
+        match choice {
+            IdentityChoice::Keep => Self::Keep,
+            IdentityChoice::New => Self::New,
+        }
+    }
+}

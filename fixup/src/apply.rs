@@ -1,0 +1,159 @@
+//! Carrying a plan out on an image: in one step, read back, with a report and the way back.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vdisk::{EditReport, OpenOptions, edit_undoable, undo_edit};
+use vdisk_core::{Change, Disk, Error, ErrorKind, Files, Output, Result, StoreExt};
+
+use crate::{Machine, Plan};
+
+const SCHEMA: &str = "vdisk.report/1";
+/// Most bytes of a report that is read.
+const MOST: u64 = 64 << 20;
+/// Most reports beside one image.
+const MOST_REPORTS: u32 = 10_000;
+
+/// What was done to an image, as it is written beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Report {
+    /// `vdisk.report/1`.
+    pub schema: String,
+    /// The command, such as `strip`.
+    pub command: String,
+    /// The image, as it was named.
+    pub image: String,
+    /// Places of the disk that were written.
+    pub places: usize,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// The file, in the report's own folder, that takes all of it back.
+    pub undo: String,
+    /// It was taken back.
+    #[serde(default)]
+    pub undone: bool,
+    /// What was done.
+    #[serde(flatten)]
+    pub plan: Plan,
+}
+
+/// Writes what `machine` changed to the image at `image`, which it was opened from with `open`: all
+/// of it or nothing, then reads it back. Gives the report's file and what is in it; `None` where
+/// nothing was to be done. Open the image with [`OpenOptions::in_one_session`], so that nobody can
+/// change it between plan and deed.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] for a plan with refusals; [`ErrorKind::Internal`] where the image reads
+/// otherwise than what was written; as [`vdisk::edit`].
+pub fn apply(
+    image: &Path,
+    open: &OpenOptions,
+    machine: &Machine,
+    plan: &Plan,
+    command: &str,
+    force: bool,
+) -> Result<Option<(PathBuf, Report)>> {
+    plan.refuse()?;
+    let changes = machine.changes()?;
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let (report_file, undo_file) = free_names(image, command)?;
+    let EditReport { changes: places, bytes, .. } =
+        edit_undoable(image, open, &changes, force, &undo_file)?;
+    read_back(image, open, &changes)?;
+    let name = undo_file.file_name().unwrap_or_default().to_string_lossy();
+    let report = Report {
+        schema: SCHEMA.to_owned(),
+        command: command.to_owned(),
+        image: image.display().to_string(),
+        places,
+        bytes,
+        undo: name.into_owned(),
+        undone: false,
+        plan: plan.clone(),
+    };
+    write(&report_file, &report, false)?;
+    Ok(Some((report_file, report)))
+}
+
+/// Takes back what `report` tells of, in the image at `image`, as long as nobody has used it since;
+/// the report says so from then on.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] where the image was changed since, or it was taken back before;
+/// [`ErrorKind::Corrupt`] where the report is none; as [`vdisk::edit`].
+pub fn undo(image: &Path, open: &OpenOptions, report: &Path, force: bool) -> Result<EditReport> {
+    let mut content = read(report)?;
+    if content.undone {
+        return Err(Error::refused("it was taken back already").in_file(report));
+    }
+    let is_name = Path::new(&content.undo).file_name() == Some(content.undo.as_ref());
+    if !is_name {
+        return Err(not_a_report(report));
+    }
+    let done = undo_edit(image, open, force, &report.with_file_name(&content.undo))?;
+    content.undone = true;
+    write(report, &content, true)?;
+    Ok(done)
+}
+
+/// Names for a report and the way back that no file has yet.
+fn free_names(image: &Path, command: &str) -> Result<(PathBuf, PathBuf)> {
+    for number in 1..=MOST_REPORTS {
+        let named = |end: &str| {
+            let mut name = image.file_name().map(OsString::from).unwrap_or_default();
+            name.push(format!(".{command}-{number}.{end}"));
+            image.with_file_name(name)
+        };
+        let (report, undo) = (named("json"), named("undo"));
+        if !report.exists() && !undo.exists() {
+            return Ok((report, undo));
+        }
+    }
+    Err(Error::refused("there are too many reports beside the image")
+        .in_file(image)
+        .hint("move the old ones away"))
+}
+
+fn read_back(image: &Path, open: &OpenOptions, changes: &[Change]) -> Result<()> {
+    let disk = open.open(image)?;
+    for Change { offset, bytes } in changes {
+        let mut found = vec![0; bytes.len()];
+        disk.read_at(&mut found, *offset)?;
+        if found != *bytes {
+            return Err(Error::new(ErrorKind::Internal, "what was written reads otherwise")
+                .at("guest byte", *offset)
+                .in_file(image));
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, report: &Report, overwrite: bool) -> Result<()> {
+    let text = serde_json::to_vec_pretty(report)
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()).in_file(path))?;
+    let mut output = Output::new(path, overwrite)?;
+    let name = output.main_name().to_owned();
+    output.create(&name)?.put(&text, 0, "report")?;
+    output.commit()
+}
+
+fn read(path: &Path) -> Result<Report> {
+    let failed = |error| Error::io(error, "read the report").in_file(path);
+    if std::fs::metadata(path).map_err(failed)?.len() > MOST {
+        return Err(not_a_report(path));
+    }
+    let text = std::fs::read(path).map_err(failed)?;
+    let report: Report = serde_json::from_slice(&text).map_err(|_| not_a_report(path))?;
+    if report.schema == SCHEMA { Ok(report) } else { Err(not_a_report(path)) }
+}
+
+fn not_a_report(path: &Path) -> Error {
+    Error::new(ErrorKind::Corrupt, "is no report of strip or adapt")
+        .in_file(path)
+        .hint("name the .json file that the command wrote beside the image")
+}
