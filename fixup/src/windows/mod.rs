@@ -1,6 +1,19 @@
 //! Windows: from XP and Server 2003 to 11 and Server 2025.
+//!
+//! | file | does |
+//! | --- | --- |
+//! | `hives.rs` | the guest's hives: read with their logs, written back as a whole |
+//! | `registry.rs` | a hive under change, each change an action |
+//! | `identity/` | machine SID, names, disk ids |
 
-use vdisk_core::Result;
+mod hives;
+mod identity;
+mod registry;
+
+pub use hives::Hives;
+pub use registry::{Data, Reason, Registry};
+
+use vdisk_core::{Error, ErrorKind, Result};
 
 use crate::{AdaptOptions, Machine, Plan, StripOptions};
 
@@ -9,13 +22,14 @@ use crate::{AdaptOptions, Machine, Plan, StripOptions};
 /// # Errors
 /// The disk's; what stands in the way is a refusal of the plan.
 pub fn strip(
-    _machine: &mut Machine,
-    _index: usize,
-    _options: &StripOptions,
+    machine: &mut Machine,
+    index: usize,
+    options: &StripOptions,
     plan: &mut Plan,
 ) -> Result<()> {
-    plan.stop("windows.not-built", "Windows guests are not stripped yet", "");
-    Ok(())
+    with_hives(machine, index, plan, |machine, hives, plan| {
+        identity::strip(machine, hives, options, plan)
+    })
 }
 
 /// Adapts the Windows that is guest number `index` of the machine's inventory.
@@ -23,11 +37,44 @@ pub fn strip(
 /// # Errors
 /// The disk's; what stands in the way is a refusal of the plan.
 pub fn adapt(
-    _machine: &mut Machine,
-    _index: usize,
+    machine: &mut Machine,
+    index: usize,
     _options: &AdaptOptions,
     plan: &mut Plan,
 ) -> Result<()> {
-    plan.stop("windows.not-built", "Windows guests are not adapted yet", "");
-    Ok(())
+    with_hives(machine, index, plan, |_machine, _hives, plan| {
+        plan.stop("windows.not-built", "Windows guests are not adapted yet", "");
+        Ok(())
+    })
+}
+
+/// Does `work` on the guest's hives and writes them back. What hinders a change is told as a
+/// refusal, for it is the guest's doing; only the disk's own failures are errors.
+fn with_hives(
+    machine: &mut Machine,
+    index: usize,
+    plan: &mut Plan,
+    work: impl FnOnce(&mut Machine, &mut Hives, &mut Plan) -> Result<()>,
+) -> Result<()> {
+    let root = machine.root(index)?;
+    let windows = machine.system(index)?.windows.as_ref();
+    let folder = windows.and_then(|windows| windows.folder.clone());
+    let mut hives = Hives::new(root, folder.as_deref().unwrap_or("/Windows"));
+    let done = work(machine, &mut hives, plan)
+        .and_then(|()| if plan.refusals.is_empty() { hives.finish(machine, plan) } else { Ok(()) });
+    refusal(done, plan)
+}
+
+fn refusal(done: Result<()>, plan: &mut Plan) -> Result<()> {
+    match done {
+        Err(error) if !is_of_the_disk(&error) => {
+            plan.stop_for("windows.guest", &error);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn is_of_the_disk(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Internal)
 }
