@@ -119,6 +119,20 @@ impl<'a> Edit<'a> {
         }
     }
 
+    /// Lets partition `number` end at byte `end` of the disk, before where it ends now. The file
+    /// system in it must have been made smaller before.
+    ///
+    /// # Errors
+    /// [`Usage`](vdisk_core::ErrorKind::Usage) where there is no such partition, or it would not
+    /// become smaller but stay something; [`Unsupported`](vdisk_core::ErrorKind::Unsupported) as in
+    /// [`Edit::grow_last`].
+    pub fn shrink(&mut self, number: u32, end: u64) -> Result<()> {
+        match &mut self.table {
+            Editable::Gpt(table) => table.shrink(number, end),
+            Editable::Mbr(table) => table.shrink(number, end),
+        }
+    }
+
     /// The bytes that differ from what the disk holds now. They are to be written in this order,
     /// each flushed before the next: then a power cut leaves a table that reads as before or as
     /// after.
@@ -150,8 +164,12 @@ fn growable(number: u32, role: Option<Role>) -> Result<()> {
         Some(Role::StorageSpaces) => "part of a storage pool",
         _ => return Ok(()),
     };
-    Err(Error::unsupported(format!("partition {number}, the last one, is {what}: it is not grown"))
-        .hint("grow it on the running system"))
+    Err(Error::unsupported(format!("partition {number} is {what}: its size is not changed"))
+        .hint("change it on the running system"))
+}
+
+fn not_smaller(number: u32, end: u64) -> Error {
+    Error::usage(format!("partition {number} does not become smaller by ending at byte {end}"))
 }
 
 fn does_not_fit(number: u32, end: u64, room: u64) -> Error {

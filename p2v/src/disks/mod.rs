@@ -182,7 +182,8 @@ impl Machine {
     /// `/dev/disk/by-id`; `None` where it is none of these.
     ///
     /// # Errors
-    /// [`Refused`](ErrorKind::Refused) where several disks have that serial number; the host's.
+    /// [`Refused`](ErrorKind::Refused) where several disks have that serial number, or the path is
+    /// that of a partition; the host's.
     pub fn find(&self, name: &OsStr) -> Result<Option<DiskInfo>> {
         let path = Path::new(name);
         let by_id = self.root.join("dev/disk/by-id").join(path);
@@ -190,6 +191,11 @@ impl Machine {
         for path in [Some(path), Some(&*by_id).filter(|_| plain)].into_iter().flatten() {
             if let Some(number) = sysfs::device_number(path) {
                 let Some(entry) = Entry::of_number(&self.root, &number) else { continue };
+                if entry.number("partition").is_some() {
+                    return Err(Error::refused("is a partition, not a whole disk")
+                        .in_file(path)
+                        .hint("name the disk it is on; see: vdisk p2v --list"));
+                }
                 let users = Users::read(&self.root)?;
                 return Ok(self.describe(&entry, &users));
             }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use uuid::Uuid;
 use vdisk_core::{Change, Disk, Error, Result};
 
-use super::{aligned_end, does_not_fit, growable};
+use super::{aligned_end, does_not_fit, growable, not_smaller};
 use crate::block::Block;
 use crate::crc::crc32;
 use crate::gpt::{ENTRY_BYTES, Gpt, field, header_crc};
@@ -151,6 +151,19 @@ impl Edited {
         let (number, at) = (entry.number, entry.at);
         self.entries.put(at + LAST_LBA, &(end - 1).to_le_bytes());
         Ok(Some(number))
+    }
+
+    pub(super) fn shrink(&mut self, number: u32, end: u64) -> Result<()> {
+        let used = self.used();
+        let entry = used.iter().find(|entry| entry.number == number);
+        let entry =
+            entry.ok_or_else(|| Error::usage(format!("the disk has no partition {number}")))?;
+        growable(number, entry.role)?;
+        let last = (end / self.sector).checked_sub(1);
+        let last = last.filter(|last| (entry.first..entry.last).contains(last));
+        let (at, last) = (entry.at, last.ok_or_else(|| not_smaller(number, end))?);
+        self.entries.put(at + LAST_LBA, &last.to_le_bytes());
+        Ok(())
     }
 
     /// Everything as it shall be, in the order it is safe to write: the backup, the primary (which

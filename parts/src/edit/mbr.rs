@@ -2,7 +2,7 @@
 
 use vdisk_core::{Change, Disk, Error, Result};
 
-use super::{aligned_end, does_not_fit, growable};
+use super::{aligned_end, does_not_fit, growable, not_smaller};
 use crate::mbr::{ENTRIES, ENTRY_BYTES, Mbr, SIGNATURE};
 use crate::table::{Partition, Table};
 
@@ -45,17 +45,39 @@ impl Edited {
         if end <= last.range().end {
             return Ok(None);
         }
-        let sectors = (end - last.start) / sector;
-        let Ok(count) = u32::try_from(sectors) else { return Ok(None) };
         let number = last.number;
+        Ok(self.set_end(number, end)?.then_some(number))
+    }
+
+    pub(super) fn shrink(&mut self, number: u32, end: u64) -> Result<()> {
+        let found = self.table.partitions.iter().find(|one| one.number == number);
+        let found =
+            found.ok_or_else(|| Error::usage(format!("the disk has no partition {number}")))?;
+        growable(number, found.kind.role())?;
+        if found.logical {
+            let message = format!("partition {number} is a logical one: it is not shrunk");
+            return Err(Error::unsupported(message).hint("shrink it on the running system"));
+        }
+        let smaller = (found.start + self.table.sector_size..found.range().end).contains(&end);
+        match smaller && self.set_end(number, end)? {
+            true => Ok(()),
+            false => Err(not_smaller(number, end)),
+        }
+    }
+
+    /// Whether the primary partition `number` could be made to end at byte `end`.
+    fn set_end(&mut self, number: u32, end: u64) -> Result<bool> {
+        let sector = self.table.sector_size;
+        let found = self.table.partitions.iter_mut().find(|one| one.number == number);
+        let found = found.ok_or_else(|| Error::internal("a partition that is not there"))?;
+        let sectors = (end - found.start) / sector;
+        let Ok(count) = u32::try_from(sectors) else { return Ok(false) };
         let index = usize::try_from(number.saturating_sub(1)).unwrap_or_default();
         let at = ENTRIES + index * ENTRY_BYTES;
         self.mbr.raw.put(at + 5, &cylinder_head_sector(end / sector - 1));
         self.mbr.raw.put(at + 12, &count.to_le_bytes());
-        if let Some(grown) = self.table.partitions.iter_mut().find(|one| one.number == number) {
-            grown.len = sectors * sector;
-        }
-        Ok(Some(number))
+        found.len = sectors * sector;
+        Ok(true)
     }
 
     pub(super) fn content(&self) -> Vec<Change> {
