@@ -33,6 +33,9 @@ need grub-fstest grub-common
 # Makers and judges of file systems (guest/tests).
 need mcopy mtools
 need fuser psmisc
+# Judges of definitions (define/tests).
+need virt-xml-validate libvirt-clients
+need xmllint libxml2-utils
 # A judge of maps of bad sectors, and FUSE to make them (p2v/tests).
 need ddrescuelog gddrescue
 need fusermount3 fuse3
@@ -62,9 +65,10 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 venv=target/judges
-if ! "$venv/bin/python3" -c 'import pyvhdi, pyvmdk, dissect.hypervisor, regipy' 2>/dev/null; then
+if ! "$venv/bin/python3" -c 'import pyvhdi, pyvmdk, dissect.hypervisor, regipy, tree_sitter_powershell' 2>/dev/null; then
   python3 -m venv "$venv"
-  "$venv/bin/pip" install -q libvhdi-python libvmdk-python dissect.hypervisor regipy
+  "$venv/bin/pip" install -q libvhdi-python libvmdk-python dissect.hypervisor regipy \
+    tree-sitter tree-sitter-powershell
 fi
 
 qemu-img --version | sed -n 1p

@@ -13,6 +13,7 @@ corpus=${VDISK_CORPUS:-$PWD/../shared/corpus}
 require=qemu,libvhdi,libvmdk,dissect,strace,hivex,regipy
 require+=,sfdisk,sgdisk,blkid,mkfs,lvm,grub
 require+=,mke2fs,mkfs.xfs,mkfs.btrfs,mkntfs,ntfs-3g,mkfs.fat,mcopy
+require+=,libvirt,powershell
 require+=,mkfs.vfat,debugfs,fuser,pvcreate,losetup
 require+=,ddrescuelog
 if [ -w /dev/loop-control ]; then require+=,loop; fi

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use vdisk::{Algorithm, Format};
+use vdisk_define::Mac;
 use vdisk_fixup::Target;
 
 const EXIT_CODES: &str = "\
@@ -94,6 +95,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     Strip(StripArgs),
     Adapt(AdaptArgs),
+    Define(DefineArgs),
 }
 
 /// How the guest of an image is changed.
@@ -527,4 +529,53 @@ fn target(name: &str) -> Result<Target, String> {
         let names: Vec<&str> = Target::ALL.iter().map(|target| target.name()).collect();
         format!("the targets are {}", names.join(", "))
     })
+}
+
+/// Write the definition of a virtual machine for images that are ready
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DefineArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// hyper-v-gen1, hyper-v-gen2, kvm, vmware or virtualbox
+    #[arg(long, value_name = "TARGET", value_parser = target)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Show what would be written and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write over definitions that are there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The disks of the machine; it starts from the first
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+}
+
+/// How large the machine is to be.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct MachineArgs {
+    /// Its name; that of the guest or of the first image without it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Its memory, such as 4G; never below what the guest needs
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// Its processors
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
+    /// The address of a network adapter; repeatable, one adapter for each
+    #[arg(long, value_name = "ADDRESS", value_parser = mac)]
+    pub(crate) mac: Vec<Mac>,
+    /// It is to start from the network, too
+    #[arg(long)]
+    pub(crate) pxe: bool,
+}
+
+fn mac(text: &str) -> Result<Mac, String> {
+    Mac::parse(text).ok_or_else(|| "an address has six bytes, such as 52:54:00:12:34:56".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    vdisk::parse_size(text).map_err(|error| error.to_string())
 }

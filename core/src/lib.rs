@@ -87,7 +87,7 @@ pub use layer::{
 pub use lock::LockedFile;
 pub use mask::Masked;
 pub use mem::{MemFiles, MemStore};
-pub use output::{Files, Output};
+pub use output::{Files, Output, write_file};
 pub use overlay::OverlayStore;
 pub use ranges::Ranges;
 pub use recorder::Recorder;

@@ -188,6 +188,17 @@ fn start_of(name: &str) -> &str {
     name.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
+/// Writes a small file, whole or not at all; what is there already is written over only if told so.
+///
+/// # Errors
+/// As [`Output::new`], and the host's.
+pub fn write_file(path: &Path, content: &[u8], overwrite: bool) -> Result<()> {
+    let mut output = Output::new(path, overwrite)?;
+    let name = output.main_name().to_owned();
+    output.create(&name)?.put(content, 0, "content")?;
+    output.commit()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vdisk::{EditReport, OpenOptions, edit_undoable, undo_edit};
-use vdisk_core::{Change, Disk, Error, ErrorKind, Files, Output, Result, StoreExt};
+use vdisk_core::{Change, Disk, Error, ErrorKind, Result, write_file};
 
 use crate::{Machine, Plan};
 
@@ -136,10 +136,7 @@ fn read_back(image: &Path, open: &OpenOptions, changes: &[Change]) -> Result<()>
 fn write(path: &Path, report: &Report, overwrite: bool) -> Result<()> {
     let text = serde_json::to_vec_pretty(report)
         .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()).in_file(path))?;
-    let mut output = Output::new(path, overwrite)?;
-    let name = output.main_name().to_owned();
-    output.create(&name)?.put(&text, 0, "report")?;
-    output.commit()
+    write_file(path, &text, overwrite)
 }
 
 fn read(path: &Path) -> Result<Report> {

@@ -125,5 +125,5 @@ pub use vdisk_core::repair::Scope;
 pub use vdisk_core::{
     Cancel, Change, Disk, Error, ErrorKind, Extent, ExtentKind, Extents, Fact, Finding, Findings,
     Format, Host, HostFile, ImageWriter, Layer, LayerInfo, Masked, NoProgress, Progress, Ranges,
-    Result, Severity, Store,
+    Result, Severity, Store, write_file,
 };

@@ -39,6 +39,10 @@ pub enum Tool {
     Hivex,
     /// `regipy` (PyPI): registry hives.
     Regipy,
+    /// `virt-xml-validate` (Debian: libvirt-clients): libvirt's domains.
+    Libvirt,
+    /// `tree-sitter-powershell` (PyPI): the grammar of PowerShell.
+    PowershellGrammar,
 }
 
 impl Tool {
@@ -52,6 +56,8 @@ impl Tool {
             Self::Dissect => "dissect",
             Self::Hivex => "hivex",
             Self::Regipy => "regipy",
+            Self::Libvirt => "libvirt",
+            Self::PowershellGrammar => "powershell",
         }
     }
 
@@ -84,6 +90,16 @@ impl Tool {
                 vec![
                     "-c",
                     "import regipy, importlib.metadata as m; print('regipy', m.version('regipy'))",
+                ],
+            ),
+            // It tells no version.
+            Self::Libvirt => ("sh", vec!["-c", "command -v virt-xml-validate xmllint"]),
+            Self::PowershellGrammar => (
+                self.python(),
+                vec![
+                    "-c",
+                    "import tree_sitter, tree_sitter_powershell, importlib.metadata as m; \
+                     print('tree-sitter-powershell', m.version('tree-sitter-powershell'))",
                 ],
             ),
         }

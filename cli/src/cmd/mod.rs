@@ -9,6 +9,7 @@ mod compact;
 mod compare;
 mod convert;
 mod create;
+mod define;
 mod extract;
 mod fixup;
 mod guest;
@@ -92,6 +93,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<Outcome, (E
         Command::Extract(args) => extract::run(&args, context),
         Command::Strip(args) => strip::run(&args, context),
         Command::Adapt(args) => adapt::run(&args, context),
+        Command::Define(args) => define::run(&args, context),
     };
     done.map_err(|error| {
         let code = show::exit_code(error.kind());

@@ -1,0 +1,294 @@
+//! One model of a machine for all hypervisors.
+
+use std::fmt;
+
+use uuid::Uuid;
+use vdisk_core::{Error, ErrorKind, Result};
+use vdisk_guest::Inventory;
+use vdisk_guest::inventory::{BootMode, Family, System};
+
+use crate::guest::{self, Bus, Nic};
+
+/// Bytes of a MiB.
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// What runs virtual machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hypervisor {
+    /// Microsoft Hyper-V.
+    HyperV,
+    /// VMware ESXi, Workstation, Fusion.
+    Vmware,
+    /// QEMU and KVM under libvirt.
+    Kvm,
+    /// Oracle VirtualBox.
+    VirtualBox,
+}
+
+/// What starts the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// A PC's BIOS; on Hyper-V, generation 1.
+    Bios,
+    /// UEFI; on Hyper-V, generation 2.
+    Uefi,
+}
+
+/// A network address of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+/// A virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Vm {
+    /// As its hypervisor lists it.
+    pub name: String,
+    /// Its own identifier, as its firmware tells it to the guest.
+    pub uuid: Uuid,
+    /// What starts it.
+    pub firmware: Firmware,
+    /// Whose keys UEFI trusts; `None` without Secure Boot.
+    pub secure_boot: Option<Family>,
+    /// Bytes; a multiple of a MiB.
+    pub memory: u64,
+    /// Processors, at least 1.
+    pub processors: u32,
+    /// In the order of their controller; the guest starts from the first.
+    pub disks: Vec<VmDisk>,
+    /// What the disks are attached to.
+    pub bus: Bus,
+    /// Network adapters.
+    pub nics: Vec<VmNic>,
+    /// What it is.
+    pub family: Option<Family>,
+    /// Its processor: 64-bit.
+    pub wide: bool,
+    /// Windows: 5.1 is XP, 10.0 is 10 and 11.
+    pub windows: Option<guest::WindowsVersion>,
+    /// What the one who sets it up should know.
+    pub remarks: Vec<String>,
+}
+
+/// A disk of a virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmDisk {
+    /// The image's file, as the definition names it.
+    pub file: String,
+    /// What the guest sees, bytes.
+    pub size: u64,
+    /// The image's format, as vdisk calls it.
+    pub format: String,
+}
+
+/// A network adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmNic {
+    /// What the guest sees.
+    pub model: Nic,
+    /// Its address; the hypervisor gives one where there is none.
+    pub mac: Option<Mac>,
+}
+
+/// How large a machine is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sizing {
+    /// Bytes; raised to the guest's least.
+    pub memory: Option<u64>,
+    /// Processors.
+    pub processors: Option<u32>,
+    /// One adapter for each; one with an address of its own where empty.
+    pub macs: Vec<Mac>,
+    /// It is to start from the network: Hyper-V's generation 1 needs its legacy adapter for that.
+    pub network_boot: bool,
+}
+
+impl VmDisk {
+    /// The image in `file`, of `size` bytes for the guest; its name's end tells the format.
+    #[must_use]
+    pub fn new(file: impl Into<String>, size: u64) -> Self {
+        let file = file.into();
+        let end = file.rsplit_once('.').map_or("raw", |(_, end)| end).to_ascii_lowercase();
+        let format = match end.as_str() {
+            "vhd" | "vhdx" | "vmdk" => end,
+            "avhdx" => "vhdx".to_owned(),
+            "avhd" => "vhd".to_owned(),
+            _ => "raw".to_owned(),
+        };
+        Self { file, size, format }
+    }
+}
+
+impl Vm {
+    /// A machine without disks or guest, with 2 GiB of memory and one adapter.
+    #[must_use]
+    pub fn new(name: impl Into<String>, firmware: Firmware) -> Self {
+        Self {
+            name: name.into(),
+            uuid: Uuid::new_v4(),
+            firmware,
+            secure_boot: None,
+            memory: 2048 * MIB,
+            processors: 2,
+            disks: Vec::new(),
+            bus: Bus::Sata,
+            nics: vec![VmNic { model: Nic::E1000, mac: None }],
+            family: None,
+            wide: true,
+            windows: None,
+            remarks: Vec::new(),
+        }
+    }
+
+    /// The machine for the guest in `inventory` under `hypervisor`, without its disks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where nothing on the disk can be started, or the guest cannot run
+    /// with the firmware that it needs there.
+    pub fn for_guest(
+        name: &str,
+        inventory: &Inventory,
+        hypervisor: Hypervisor,
+        sizing: &Sizing,
+    ) -> Result<Self> {
+        let system = inventory.systems.first();
+        let mut vm = Self::new(name, firmware(inventory, system));
+        if let Some(system) = system {
+            vm.suit(system, hypervisor, sizing)?;
+        } else {
+            vm.remarks.push("no guest system was found: sizes and devices are guesses".to_owned());
+        }
+        vm.size(system, sizing);
+        let model = vm.nics.first().map_or(Nic::E1000, |nic| nic.model);
+        if !sizing.macs.is_empty() {
+            let nic = |mac: &Mac| VmNic { model, mac: Some(*mac) };
+            vm.nics = sizing.macs.iter().map(nic).collect();
+        }
+        Ok(vm)
+    }
+
+    /// Devices that the guest has drivers for.
+    fn suit(&mut self, system: &System, hypervisor: Hypervisor, sizing: &Sizing) -> Result<()> {
+        self.family = Some(system.family);
+        self.wide = system.arch != Some("x86");
+        self.windows = guest::WindowsVersion::of(system);
+        let needs_gen1 = self.windows.is_some_and(|version| version.before(6, 2)) || !self.wide;
+        if hypervisor == Hypervisor::HyperV && self.firmware == Firmware::Uefi && needs_gen1 {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the guest starts by UEFI, which on Hyper-V means generation 2, and that takes \
+                 64-bit guests from Windows 8 and Server 2012 on",
+            )
+            .hint("choose another target, or convert the guest to BIOS by its own means first"));
+        }
+        self.bus = guest::bus(system, self.windows, self.firmware, hypervisor);
+        self.nics = vec![VmNic { model: guest::nic(system, self.windows, hypervisor), mac: None }];
+        if sizing.network_boot
+            && hypervisor == Hypervisor::HyperV
+            && self.firmware == Firmware::Bios
+        {
+            self.nics = vec![VmNic { model: Nic::Legacy, mac: None }];
+        }
+        if self.firmware == Firmware::Uefi && hypervisor == Hypervisor::HyperV {
+            self.secure_boot = Some(system.family);
+        }
+        Ok(())
+    }
+
+    fn size(&mut self, system: Option<&System>, sizing: &Sizing) {
+        let least = system.map_or(512 * MIB, |system| guest::least_memory(system, self.windows));
+        let asked = sizing.memory.unwrap_or(least.max(2048 * MIB));
+        if asked < least {
+            let (asked, least) = (asked / MIB, least / MIB);
+            self.remarks.push(format!(
+                "memory raised from {asked} to {least} MiB: the guest needs as much"
+            ));
+        }
+        self.memory = asked.max(least).next_multiple_of(4 * MIB);
+        self.processors = sizing.processors.unwrap_or(2).max(1);
+    }
+
+    /// Memory, MiB.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        self.memory / MIB
+    }
+}
+
+/// What the disk starts with; where it is both, the firmware that the target needs less luck for.
+fn firmware(inventory: &Inventory, system: Option<&System>) -> Firmware {
+    match system.and_then(|system| system.boot_mode) {
+        Some(BootMode::Uefi) => Firmware::Uefi,
+        Some(BootMode::Bios | BootMode::Both) => Firmware::Bios,
+        None if inventory.disk.partition_table == "gpt" => Firmware::Uefi,
+        None => Firmware::Bios,
+    }
+}
+
+impl Mac {
+    /// The address in `text`: six bytes in hexadecimal, with colons, dashes or nothing between.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: String = text.chars().filter(|c| !matches!(c, ':' | '-' | '.')).collect();
+        if digits.len() != 12 || !digits.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 6];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// An address that no maker gave: locally administered, of one device.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 6];
+        bytes.fill_with(|| fastrand::u8(..));
+        if let Some(first) = bytes.first_mut() {
+            *first = (*first & 0xFC) | 0x02;
+        }
+        Self(bytes)
+    }
+
+    /// In capitals, with nothing between.
+    pub(crate) fn plain(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02X}")).collect()
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes: Vec<String> = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        f.write_str(&bytes.join(":"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_in_all_spellings() {
+        let mac = Mac([0, 0x15, 0x5D, 1, 2, 0xAF]);
+        for text in ["00:15:5d:01:02:af", "00-15-5D-01-02-AF", "00155d0102af", "0015.5d01.02af"] {
+            assert_eq!(Mac::parse(text), Some(mac), "{text}");
+        }
+        for text in ["", "00:15:5d:01:02", "00:15:5d:01:02:ag", "é0155d0102af"] {
+            assert_eq!(Mac::parse(text), None, "{text}");
+        }
+        assert_eq!(
+            (mac.to_string(), mac.plain()),
+            ("00:15:5d:01:02:af".into(), "00155D0102AF".into())
+        );
+        assert_eq!(Mac::random().0[0] & 3, 2);
+    }
+
+    #[test]
+    fn the_end_of_a_name_tells_the_format() {
+        let format = |file: &str| VmDisk::new(file, 1).format;
+        assert_eq!(format("a.VHDX"), "vhdx");
+        assert_eq!(format("a.avhd"), "vhd");
+        assert_eq!(format("a.b.img"), "raw");
+        assert_eq!(format("a"), "raw");
+    }
+}
