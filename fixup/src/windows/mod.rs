@@ -4,12 +4,17 @@
 //! | --- | --- |
 //! | `hives.rs` | the guest's hives: read with their logs, written back as a whole |
 //! | `registry.rs` | a hive under change, each change an action |
+//! | `guest.rs` | what must be known of the guest first |
+//! | `adapt/` | drivers for the target's disks |
 //! | `identity/` | machine SID, names, disk ids |
 
+mod adapt;
+mod guest;
 mod hives;
 mod identity;
 mod registry;
 
+pub use guest::{Arch, Guest, Nt};
 pub use hives::Hives;
 pub use registry::{Data, Reason, Registry};
 
@@ -27,7 +32,7 @@ pub fn strip(
     options: &StripOptions,
     plan: &mut Plan,
 ) -> Result<()> {
-    with_hives(machine, index, plan, |machine, hives, plan| {
+    with_hives(machine, index, plan, |machine, hives, _guest, plan| {
         identity::strip(machine, hives, options, plan)
     })
 }
@@ -39,12 +44,11 @@ pub fn strip(
 pub fn adapt(
     machine: &mut Machine,
     index: usize,
-    _options: &AdaptOptions,
+    options: &AdaptOptions,
     plan: &mut Plan,
 ) -> Result<()> {
-    with_hives(machine, index, plan, |_machine, _hives, plan| {
-        plan.stop("windows.not-built", "Windows guests are not adapted yet", "");
-        Ok(())
+    with_hives(machine, index, plan, |machine, hives, guest, plan| {
+        adapt::adapt(machine, hives, guest, options, plan)
     })
 }
 
@@ -54,15 +58,15 @@ fn with_hives(
     machine: &mut Machine,
     index: usize,
     plan: &mut Plan,
-    work: impl FnOnce(&mut Machine, &mut Hives, &mut Plan) -> Result<()>,
+    work: impl FnOnce(&mut Machine, &mut Hives, &Guest, &mut Plan) -> Result<()>,
 ) -> Result<()> {
-    let root = machine.root(index)?;
-    let windows = machine.system(index)?.windows.as_ref();
-    let folder = windows.and_then(|windows| windows.folder.clone());
-    let mut hives = Hives::new(root, folder.as_deref().unwrap_or("/Windows"));
-    let done = work(machine, &mut hives, plan)
-        .and_then(|()| if plan.refusals.is_empty() { hives.finish(machine, plan) } else { Ok(()) });
-    refusal(done, plan)
+    let change = || {
+        let guest = Guest::of(machine, index)?;
+        let mut hives = Hives::new(guest.root.clone(), &guest.folder);
+        work(machine, &mut hives, &guest, plan)?;
+        if plan.refusals.is_empty() { hives.finish(machine, plan) } else { Ok(()) }
+    };
+    refusal(change(), plan)
 }
 
 fn refusal(done: Result<()>, plan: &mut Plan) -> Result<()> {
