@@ -67,6 +67,7 @@
 pub mod capture;
 pub mod disks;
 mod fingerprint;
+mod machine;
 mod mapfile;
 mod pace;
 mod rescue;
@@ -75,3 +76,4 @@ pub mod state;
 pub use capture::{CHECKPOINT, Capture, CaptureReport, RETRIES, capture};
 pub use disks::{DiskInfo, Machine, PartitionInfo, Use};
 pub use fingerprint::fingerprint;
+pub use machine::MachineSize;
