@@ -7,6 +7,8 @@ use vdisk_guest::Place;
 use vdisk_guest::fs::{Edit, GuestFsMut};
 use vdisk_hive::{Editor, FileTime, Hive, LOG_HEADER, changes};
 
+use super::identity::rewrite::unused;
+use super::identity::swap::Swap;
 use super::registry::Registry;
 use crate::{Action, Machine, Plan};
 
@@ -150,11 +152,22 @@ impl Hives {
 
 impl Open {
     fn store(self, machine: &mut Machine, plan: &mut Plan) -> Result<()> {
-        let editor = self.registry.into_editor();
-        if !editor.is_changed() {
+        let (editor, swap) = self.registry.into_parts();
+        let changed = editor.is_changed();
+        let mut content = editor.finish()?;
+        let mut count = 0;
+        if let Some(swap) = &swap {
+            (count, content) = unused(content, swap)?;
+        }
+        if !changed && count == 0 {
             return Ok(());
         }
-        let content = editor.finish()?;
+        if count > 0 {
+            let what = "take the old machine SID out of what the hive does not use";
+            let why = "what was deleted stays readable";
+            let action = Action::new("windows.sid.unused", what, &self.path).why(why);
+            plan.act(action.before(format!("{count} times")));
+        }
         let fs = machine.volume(&self.place)?.fs();
         write(fs, &self.path, &self.bytes, &content)?;
         if fs.read(self.path.as_bytes(), MOST)? != content {
@@ -167,7 +180,8 @@ impl Open {
                 Action::new("windows.hive.recover", what, &self.path).why(why).after(replayed),
             );
         }
-        LOGS.iter().try_for_each(|ending| clear_log(fs, &format!("{}{ending}", self.path), plan))
+        let logs = LOGS.iter().map(|ending| format!("{}{ending}", self.path));
+        logs.into_iter().try_for_each(|path| clear_log(fs, &path, swap.as_ref(), plan))
     }
 }
 
@@ -182,22 +196,30 @@ fn write(fs: &mut dyn GuestFsMut, path: &str, before: &[u8], after: &[u8]) -> Re
     fs.apply(&Edit::Write { path: path.as_bytes(), offset: start, data })
 }
 
-fn clear_log(fs: &mut dyn GuestFsMut, path: &str, plan: &mut Plan) -> Result<()> {
-    let mut header = vec![0; usize::try_from(LOG_HEADER.end).unwrap_or_default()];
-    let len = match fs.read_at(path.as_bytes(), 0, &mut header) {
-        Ok(len) => len,
+/// Zeros the header of a log; where the log names the machine that `swap` takes out, all of it.
+fn clear_log(
+    fs: &mut dyn GuestFsMut,
+    path: &str,
+    swap: Option<&Swap>,
+    plan: &mut Plan,
+) -> Result<()> {
+    let mut log = match fs.read(path.as_bytes(), MOST) {
+        Ok(log) => log,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    if len < header.len() || header.iter().all(|byte| *byte == 0) {
+    let header = usize::try_from(LOG_HEADER.end).unwrap_or_default();
+    let len = if swap.is_some_and(|swap| swap.count(&log) > 0) { log.len() } else { header };
+    let Some(place) = log.get_mut(..len) else { return Ok(()) };
+    if place.iter().all(|byte| *byte == 0) {
         return Ok(());
     }
-    header.fill(0);
-    fs.apply(&Edit::Write { path: path.as_bytes(), offset: 0, data: &header })?;
+    place.fill(0);
+    fs.apply(&Edit::Write { path: path.as_bytes(), offset: 0, data: place })?;
     let action = Action::new("windows.hive.log", "empty the header of a hive's log", path)
         .why("its content is of the hive as it was")
         .before("a log of the hive as it was")
-        .after("512 zeros");
+        .after(format!("{len} zeros"));
     plan.act(action);
     Ok(())
 }

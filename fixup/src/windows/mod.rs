@@ -7,11 +7,13 @@
 //! | `guest.rs` | what must be known of the guest first |
 //! | `adapt/` | drivers for the target's disks |
 //! | `identity/` | machine SID, names, disk ids |
+//! | `ntfs/` | security descriptors of files, and what file records say |
 
 mod adapt;
 mod guest;
 mod hives;
-mod identity;
+pub mod identity;
+pub mod ntfs;
 mod registry;
 
 pub use guest::{Arch, Guest, Nt};

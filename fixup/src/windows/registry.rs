@@ -3,6 +3,8 @@
 use vdisk_core::{Error, Result};
 use vdisk_hive::{Editor, Hive, Key, KeyId, Value, ValueKind};
 
+use super::identity::rewrite::{Counts, rewrite};
+use super::identity::swap::Swap;
 use crate::{Action, Plan};
 
 /// Bytes of data that are shown in a plan.
@@ -27,13 +29,15 @@ pub struct Reason<'a> {
 pub struct Registry {
     name: String,
     editor: Editor,
+    /// What is also to be swapped where nothing lives, once the hive is written.
+    swap: Option<Swap>,
 }
 
 impl Registry {
     /// A hive that is called `name` in plans.
     #[must_use]
     pub fn new(name: &str, editor: Editor) -> Self {
-        Self { name: name.to_owned(), editor }
+        Self { name: name.to_owned(), editor, swap: None }
     }
 
     /// What it is called in plans, such as `SYSTEM`.
@@ -53,8 +57,18 @@ impl Registry {
         &mut self.editor
     }
 
-    pub(super) fn into_editor(self) -> Editor {
-        self.editor
+    /// Puts one machine SID in the place of another, wherever the hive has it; in what is not in
+    /// use too, when it is written.
+    ///
+    /// # Errors
+    /// As [`rewrite`].
+    pub fn swap(&mut self, swap: &Swap) -> Result<Counts> {
+        self.swap = Some(swap.clone());
+        rewrite(&mut self.editor, swap)
+    }
+
+    pub(super) fn into_parts(self) -> (Editor, Option<Swap>) {
+        (self.editor, self.swap)
     }
 
     /// The key at `path`.

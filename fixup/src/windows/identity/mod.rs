@@ -1,5 +1,9 @@
 //! What makes a Windows another machine than the one it was copied from.
 
+pub mod rewrite;
+pub mod sid;
+pub mod swap;
+
 use vdisk_core::Result;
 
 use super::Hives;

@@ -1,0 +1,183 @@
+//! A file record and its attributes.
+
+use std::ops::Range;
+
+use vdisk_core::{Error, Result};
+
+use super::volume::{Ntfs, Runs, opened};
+use super::{damaged, le, le16, le32, le64};
+
+/// Kinds of attributes.
+pub(super) const LIST: u32 = 0x20;
+pub(super) const FILE_NAME: u32 = 0x30;
+pub(super) const SECURITY: u32 = 0x50;
+pub(super) const DATA: u32 = 0x80;
+pub(super) const INDEX_ROOT: u32 = 0x90;
+pub(super) const INDEX_ALLOCATION: u32 = 0xA0;
+pub(super) const LOGGED: u32 = 0x100;
+const END: u32 = 0xFFFF_FFFF;
+/// Compressed, encrypted, sparse.
+const CODED: usize = 0xC001;
+
+/// A file record as it reads once the ends of its strides are put back.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) number: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// One of its attributes.
+#[derive(Clone, Debug)]
+pub(super) struct Attribute {
+    pub(super) kind: u32,
+    pub(super) name: String,
+    pub(super) body: Body,
+}
+
+/// Where an attribute's content is.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    /// At these bytes of the record.
+    Resident(Range<usize>),
+    /// In clusters.
+    Runs {
+        /// Where the list of runs begins in the record.
+        at: usize,
+        /// The first cluster of the attribute that they hold.
+        vcn: u64,
+        /// Bytes of content; told with the first cluster only.
+        size: u64,
+        /// Neither compressed nor encrypted nor with holes.
+        plain: bool,
+    },
+}
+
+impl Attribute {
+    pub(super) fn first_vcn(&self) -> u64 {
+        match self.body {
+            Body::Resident(_) => 0,
+            Body::Runs { vcn, .. } => vcn,
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn parse(number: u64, bytes: Vec<u8>) -> Option<Self> {
+        Some(Self { number, bytes: opened(bytes, b"FILE")? })
+    }
+
+    pub(super) fn in_use(&self) -> bool {
+        le16(&self.bytes, 0x16) & 1 != 0
+    }
+
+    pub(super) fn is_directory(&self) -> bool {
+        le16(&self.bytes, 0x16) & 2 != 0
+    }
+
+    /// Bytes of the record that count.
+    pub(super) fn used(&self) -> usize {
+        usize::try_from(le32(&self.bytes, 0x18)).unwrap_or(usize::MAX).min(self.bytes.len())
+    }
+
+    /// The record that this one goes on; itself where it is the first of its file.
+    pub(super) fn base(&self) -> u64 {
+        match le64(&self.bytes, 0x20) & 0xFFFF_FFFF_FFFF {
+            0 => self.number,
+            base => base,
+        }
+    }
+
+    /// Its attributes, as far as they can be read.
+    pub(super) fn attributes(&self) -> Vec<Attribute> {
+        let mut found = Vec::new();
+        let mut at = le16(&self.bytes, 0x14);
+        while at + 24 <= self.used() {
+            let (kind, len) = (le32(&self.bytes, at), le32(&self.bytes, at + 4));
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            let Some(bytes) = self.bytes.get(at..).and_then(|rest| rest.get(..len)) else { break };
+            if kind == END || len < 24 {
+                break;
+            }
+            found.extend(attribute(kind, bytes, at));
+            at += len;
+        }
+        found
+    }
+
+    pub(super) fn find(&self, kind: u32, name: &str) -> Option<Attribute> {
+        self.attributes().into_iter().find(|one| one.kind == kind && one.name == name)
+    }
+
+    /// The runs of an attribute without a name that this record itself tells of.
+    pub(super) fn first_runs(&self, kind: u32, ntfs: &Ntfs) -> Result<Runs> {
+        match self.find(kind, "").map(|found| found.body) {
+            Some(Body::Runs { at, .. }) => self.runs(at, ntfs),
+            _ => Err(self.wrong("an attribute in clusters is missing")),
+        }
+    }
+
+    /// The list of runs that begins at byte `at`.
+    pub(super) fn runs(&self, mut at: usize, ntfs: &Ntfs) -> Result<Runs> {
+        let mut runs = Runs::new();
+        let mut cluster = 0_i64;
+        loop {
+            let head = le::<1>(&self.bytes, at)[0];
+            let (len_bytes, offset_bytes) = (usize::from(head & 0xF), usize::from(head >> 4));
+            if head == 0 {
+                return Ok(runs);
+            }
+            if !(1..=8).contains(&len_bytes) || offset_bytes > 8 {
+                return Err(self.wrong("its runs cannot be read"));
+            }
+            if offset_bytes == 0 {
+                return Err(self.wrong("an attribute that must have none has holes"));
+            }
+            let len = self.number_at(at + 1, len_bytes, false);
+            let step = self.number_at(at + 1 + len_bytes, offset_bytes, true);
+            cluster = cluster.saturating_add(step);
+            let run = ntfs.run(cluster, len);
+            runs.push(run.ok_or_else(|| self.wrong("its runs lead out of the volume"))?);
+            at += 1 + len_bytes + offset_bytes;
+        }
+    }
+
+    fn number_at(&self, at: usize, len: usize, signed: bool) -> i64 {
+        let byte = |index: usize| le::<1>(&self.bytes, at + index)[0];
+        let negative = signed && byte(len - 1) & 0x80 != 0;
+        let mut bytes = if negative { [0xFF; 8] } else { [0; 8] };
+        for (index, place) in bytes.iter_mut().take(len).enumerate() {
+            *place = byte(index);
+        }
+        i64::from_le_bytes(bytes)
+    }
+
+    pub(super) fn wrong(&self, what: &str) -> Error {
+        let at = self.number.saturating_mul(self.bytes.len() as u64);
+        damaged("NTFS file record", at, format!("record {}: {what}", self.number))
+    }
+}
+
+fn attribute(kind: u32, bytes: &[u8], at: usize) -> Option<Attribute> {
+    let units = usize::from(le::<1>(bytes, 9)[0]);
+    let name = text(bytes.get(le16(bytes, 10)..)?.get(..units * 2)?);
+    let body = if le::<1>(bytes, 8)[0] == 0 {
+        let (len, start) = (usize::try_from(le32(bytes, 16)).ok()?, le16(bytes, 20));
+        bytes.get(start..)?.get(..len)?;
+        Body::Resident(at + start..at + start + len)
+    } else {
+        Body::Runs {
+            at: at + le16(bytes, 32),
+            vcn: le64(bytes, 16),
+            size: le64(bytes, 48),
+            plain: le16(bytes, 12) & CODED == 0,
+        }
+    };
+    Some(Attribute { kind, name, body })
+}
+
+/// UTF-16, little-endian.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let units: Vec<u16> =
+        bytes.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+    String::from_utf16_lossy(&units)
+}

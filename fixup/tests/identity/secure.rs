@@ -1,0 +1,127 @@
+//! The descriptors that files share.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use vdisk_core::{Change, CowDisk};
+use vdisk_fixup::windows::ntfs::{Ntfs, files, secure};
+use vdisk_testkit::VecDisk;
+
+use crate::volume::{judge, make, mounted};
+use crate::{OLD, swap};
+
+/// Gives files of a new directory descriptors that name accounts of two machines.
+const GIVE: &str = r#"
+import os, struct, sys
+def sid(a, *s):
+    return bytes([1, len(s)]) + a.to_bytes(6, 'big') + b''.join(struct.pack('<I', x) for x in s)
+def descriptor(owner, group, aces):
+    acl = b''.join(struct.pack('<BBHI', 0, 0, 8 + len(s), m) + s for m, s in aces)
+    acl = struct.pack('<BBHHH', 2, 0, 8 + len(acl), len(aces), 0) + acl
+    at = 20 + len(acl)
+    head = struct.pack('<BBHIIII', 1, 0, 0x8004, at, at + len(owner), 0, 20)
+    return head + acl + owner + group
+top, count, *machine = sys.argv[1], *map(int, sys.argv[2:])
+os.mkdir(top + '/files')
+system = sid(5, 18)
+for i in range(count):
+    path = f'{top}/files/{i}'
+    open(path, 'w').write('x')
+    user = sid(5, 21, *machine, 1000 + i % 7) if i % 3 else sid(5, 21, 1, 2, 3, 1000 + i)
+    group = sid(5, 21, *machine, 513) if i % 5 else system
+    aces = [(0x1f01ff, system), (0x120089 + i, user)]
+    os.setxattr(path, 'system.ntfs_acl', descriptor(user, group, aces))
+"#;
+
+/// Prints the descriptors of the files.
+const TELL: &str = r#"
+import ctypes, os, sys
+# Python asks with a small buffer first, which ntfs-3g takes for a fault.
+libc = ctypes.CDLL(None, use_errno=True)
+room = ctypes.create_string_buffer(65536)
+top = sys.argv[1] + '/files'
+for name in sorted(os.listdir(top)):
+    path = f'{top}/{name}'.encode()
+    got = libc.getxattr(path, b'system.ntfs_acl', room, len(room))
+    assert got > 0, (path, ctypes.get_errno())
+    print(name, room.raw[:got].hex())
+"#;
+
+/// Gives one more file each descriptor there is: ntfs-3g looks them up by their hashes.
+const SHARE: &str = r#"
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+room = ctypes.create_string_buffer(65536)
+top = sys.argv[1]
+open(top + '/one', 'w').write('x')
+for name in os.listdir(top + '/files'):
+    path = f'{top}/files/{name}'.encode()
+    got = libc.getxattr(path, b'system.ntfs_acl', room, len(room))
+    os.setxattr(top + '/one', 'system.ntfs_acl', room.raw[:got])
+"#;
+
+fn words(raw: &Path) -> usize {
+    let volume = fs::read(raw).unwrap();
+    memchr::memmem::find_iter(&volume, &OLD.words()).count()
+}
+
+fn stream(raw: &Path) -> Vec<u8> {
+    let args = ["-f", "-a", "0x80", "-n", "$SDS", raw.to_str().unwrap(), "$Secure"];
+    std::process::Command::new("ntfscat").args(args).output().unwrap().stdout
+}
+
+fn rewritten(raw: &Path, options: &[&str], count: usize) {
+    let swap = swap();
+    make(raw, 64, options);
+    let [a, b, c] = OLD.0.map(|word| word.to_string());
+    let args = [&count.to_string()[..], &a, &b, &c];
+    if mounted(raw, GIVE, &args).is_none() {
+        return;
+    }
+    let before = mounted(raw, TELL, &[]).unwrap();
+    let hex = |bytes: [u8; 12]| bytes.map(|byte| format!("{byte:02x}")).concat();
+    let expected = before.replace(&hex(swap.old.words()), &hex(swap.new.words()));
+    assert_ne!(before, expected);
+
+    let disk = Arc::new(CowDisk::new(Arc::new(VecDisk(fs::read(raw).unwrap())), 64 << 20));
+    let ntfs = Ntfs::open(disk.clone()).unwrap();
+    let all = secure::sound(&ntfs).unwrap();
+    let changed = secure::rewrite(&ntfs, &swap).unwrap();
+    assert!(changed > 0 && changed < all, "{changed} of {all}");
+    assert_eq!(secure::sound(&ntfs).unwrap(), all);
+    assert_eq!(secure::rewrite(&ntfs, &swap).unwrap(), 0, "a second run finds nothing");
+    assert_eq!(files::rewrite(&ntfs, &swap).unwrap(), (0, 0));
+    let mut volume = fs::read(raw).unwrap();
+    for Change { offset, bytes } in disk.changes().unwrap() {
+        volume[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+    }
+    fs::write(raw, volume).unwrap();
+
+    judge(raw);
+    assert_eq!(mounted(raw, TELL, &[]).unwrap(), expected);
+    assert_eq!(words(raw), 0, "the old SID is nowhere on the volume");
+    let descriptors = stream(raw);
+    mounted(raw, SHARE, &[]).unwrap();
+    assert_eq!(stream(raw), descriptors, "each descriptor was found by its hash");
+    judge(raw);
+}
+
+#[test]
+fn few_descriptors_in_the_record_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    rewritten(&folder.path().join("few.raw"), &[], 4);
+}
+
+#[test]
+fn many_descriptors_in_trees_and_several_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    rewritten(&folder.path().join("many.raw"), &[], 3000);
+}
+
+#[test]
+fn clusters_larger_than_index_blocks_and_records() {
+    let folder = tempfile::tempdir().unwrap();
+    rewritten(&folder.path().join("large.raw"), &["-c", "65536"], 300);
+    rewritten(&folder.path().join("small.raw"), &["-c", "512"], 300);
+}
