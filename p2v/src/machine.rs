@@ -16,7 +16,7 @@ pub struct MachineSize {
 }
 
 /// Memory is built in pieces of this, and the firmware keeps less.
-const MODULE: u64 = 256 << 20;
+const MODULE: u64 = 512 << 20;
 
 impl MachineSize {
     /// Of the machine whose `/proc` and `/sys` stand under `root`, which is `/` but for tests.
