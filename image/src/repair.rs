@@ -70,9 +70,9 @@ pub fn repair(path: &Path, options: &OpenOptions, request: RepairRequest) -> Res
         let reopened = recorders.iter().map(|recorder| reopen(recorder, &options));
         let files = reopened.collect::<Result<Vec<_>>>()?;
         if request.backup {
-            backup = Some(sidefile::save(path, &ordered(path, &recorders)?)?);
+            backup = Some(sidefile::save(options.host(), path, &ordered(path, &recorders)?)?);
         }
-        recorders.iter().zip(&files).try_for_each(|(recorder, file)| apply(recorder, file))?;
+        recorders.iter().zip(&files).try_for_each(|(recorder, file)| apply(recorder, &**file))?;
     }
     let mut report = check(path, &options)?;
     report.backup = backup.map(|path| path.display().to_string());
@@ -284,18 +284,18 @@ fn ordered(path: &Path, recorders: &[Arc<Recorder>]) -> Result<Vec<Arc<Recorder>
 }
 
 /// The file of a recorder, for writing, locked.
-fn reopen(recorder: &Recorder, options: &OpenOptions) -> Result<HostFile> {
+fn reopen(recorder: &Recorder, options: &OpenOptions) -> Result<Arc<dyn Store>> {
     let read = recorder.base().host();
     let read = read.ok_or_else(|| Error::internal("a recorder that is not over a file"))?;
     let file = options.open_host_rw(read.path())?;
     match file.id() == read.id() {
-        true => Ok(file),
+        true => Ok(options.host().store(file)),
         false => Err(Error::refused("it was replaced by another file").in_file(read.path())),
     }
 }
 
 /// Makes the recorded changes.
-fn apply(recorder: &Recorder, file: &HostFile) -> Result<()> {
+fn apply(recorder: &Recorder, file: &dyn Store) -> Result<()> {
     recorder.changes().iter().try_for_each(|change| change.apply(file))?;
     file.flush()
 }

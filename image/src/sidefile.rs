@@ -4,9 +4,12 @@
 //! with the bytes. Each line `piece FILE OFFSET LENGTH AT SHA256` stands for one stretch of file
 //! number FILE that was overwritten: its LENGTH bytes as they were stand at byte AT behind the
 //! text, and right behind them the LENGTH bytes that replaced them; SHA256 is over both. Lines
-//! `file FILE BEFORE AFTER NAME` tell the lengths of the files before and after. The last line,
+//! `file FILE BEFORE LEAST MOST NAME` tell the files' lengths before and on the way, and lines
+//! `between FILE OFFSET SHA256` a sector as it is for a moment only, while the repair goes on. The
+//! last line,
 //! `sum SHA256`, is over all lines before it. Stretches of zeros are holes.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +17,12 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use vdisk_core::zeros::is_zero;
 use vdisk_core::{
-    Error, ErrorKind, Files, HostFile, Opener, Output, Recorder, Result, Store, StoreExt,
+    Error, ErrorKind, Files, Host, HostFile, Opener, Output, Recorder, Result, Store, StoreExt,
 };
+
+mod passed;
+
+use passed::{Between, SECTOR, between, lengths, sectors};
 
 const FIRST_LINE: &str = "vdisk repair 1";
 const ABOUT: &str =
@@ -28,11 +35,13 @@ const MOST_TEXT: u64 = 64 << 20;
 const STEP: u64 = 1 << 20;
 const WHAT: &str = "repair's side file";
 
-/// A file of the image, before and after.
+/// A file of the image, and its lengths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Changed {
     before: u64,
-    after: u64,
+    /// The shortest and longest that it is until the repair is done.
+    least: u64,
+    most: u64,
     name: String,
 }
 
@@ -51,6 +60,7 @@ struct Piece {
 struct Index {
     files: Vec<Changed>,
     pieces: Vec<Piece>,
+    between: BTreeSet<Between>,
 }
 
 /// Saves beside `image` what the changes recorded would overwrite; the side file is durable when
@@ -58,21 +68,29 @@ struct Index {
 ///
 /// # Errors
 /// The host's.
-pub(crate) fn save(image: &Path, recorders: &[Arc<Recorder>]) -> Result<PathBuf> {
+pub(crate) fn save(
+    host: &Arc<dyn Host>,
+    image: &Path,
+    recorders: &[Arc<Recorder>],
+) -> Result<PathBuf> {
     let path = free_name(image)?;
-    save_as(&path, image, recorders)
+    let output = Output::on(host.clone(), &path, false);
+    output
+        .and_then(|output| save_as(output, image, recorders))
         .map_err(|error| error.hint("to go without a side file, add --no-backup"))?;
     Ok(path)
 }
 
-fn save_as(path: &Path, image: &Path, recorders: &[Arc<Recorder>]) -> Result<()> {
+fn save_as(mut output: Output, image: &Path, recorders: &[Arc<Recorder>]) -> Result<()> {
     let mut index = Index::default();
     let mut room = 0;
     for (file, recorder) in recorders.iter().enumerate() {
         let before = recorder.base().size()?;
-        let (after, name) = (recorder.size()?, name_for(image, recorder.name(), file)?);
-        index.files.push(Changed { before, after, name });
-        for range in recorder.touched() {
+        let name = name_for(image, recorder.name(), file)?;
+        let (least, most) = lengths(before, recorder);
+        index.files.push(Changed { before, least, most, name });
+        index.between.extend(between(file, recorder)?);
+        for range in sectors(recorder.touched()) {
             let range = range.start..range.end.min(before);
             if !range.is_empty() {
                 let (at, len) = (room, range.end - range.start);
@@ -83,7 +101,6 @@ fn save_as(path: &Path, image: &Path, recorders: &[Arc<Recorder>]) -> Result<()>
     }
     // Digests are all of one length, so the text has its length before they are known.
     let start = (index.text().len() as u64).next_multiple_of(ALIGNMENT);
-    let mut output = Output::new(path, false)?;
     let name = output.main_name().to_owned();
     let store = output.create(&name)?;
     store.resize(start + room)?;
@@ -141,19 +158,31 @@ pub(crate) fn undo(
     }
     // Nothing is written before everything was looked at.
     for piece in &index.pieces {
-        piece.verify(&side, start, &stores)?;
+        piece.verify(&side, start, &stores, &index.between)?;
     }
     for (file, store) in index.files.iter().zip(&stores) {
-        if ![file.before, file.after].contains(&store.size()?) {
+        if !(file.least..=file.most).contains(&store.size()?) {
             return Err(changed_since(&**store, 0));
         }
     }
+    for (file, store) in index.files.iter().zip(&stores).filter(|_| !dry_run) {
+        if store.size()? < file.before {
+            store.resize(file.before)?;
+        }
+    }
     let mut undone = Undone::default();
-    for piece in &index.pieces {
+    // From the end to the start: what stands at the end of a file may have a copy at its start,
+    // which a repair mends first, and so it goes last.
+    let mut begun = None;
+    for piece in index.pieces.iter().rev() {
         undone.pieces += 1;
-        undone.bytes += piece.range.end - piece.range.start;
-        if !dry_run {
-            piece.put_back(&side, start, &stores)?;
+        undone.bytes += piece.len();
+        if dry_run {
+            continue;
+        }
+        piece.put_back(&side, start, &stores)?;
+        if begun.replace(piece.file) != Some(piece.file) {
+            piece.store(&stores)?.flush()?;
         }
     }
     for (file, store) in index.files.iter().zip(&stores).filter(|_| !dry_run) {
@@ -175,8 +204,14 @@ impl Piece {
     }
 
     /// Sees that the saved bytes are whole and that each sector of the image is as it was before
-    /// the repair or after: a way back may itself have been cut off.
-    fn verify(&self, side: &HostFile, start: u64, stores: &[Arc<dyn Store>]) -> Result<()> {
+    /// the repair, after, or in between: both the repair and a way back may have been cut off.
+    fn verify(
+        &self,
+        side: &HostFile,
+        start: u64,
+        stores: &[Arc<dyn Store>],
+        between: &BTreeSet<Between>,
+    ) -> Result<()> {
         let store = self.store(stores)?;
         let (mut digest, len) = (Sha256::new(), self.len());
         for half in 0..2 {
@@ -193,11 +228,21 @@ impl Piece {
             let old = read(side, start + self.at + skip, step)?;
             let new = read(side, start + self.at + len + skip, step)?;
             let now = read_padded(store, self.range.start + skip, step)?;
-            let sectors = old.chunks(512).zip(new.chunks(512)).zip(now.chunks(512));
-            match sectors.into_iter().all(|((old, new), now)| now == old || now == new) {
-                true => Ok(()),
-                false => Err(changed_since(store, self.range.start + skip)),
+            let len = usize::try_from(SECTOR).unwrap_or(usize::MAX);
+            let sectors = old.chunks(len).zip(new.chunks(len)).zip(now.chunks(len));
+            let places = (self.range.start + skip..).step_by(len);
+            for (((old, new), now), at) in sectors.zip(places) {
+                let passed = || {
+                    // The last sector of the piece may be cut by the old end of the file.
+                    let digest = Sha256::new_with_prefix(read_padded(store, at, SECTOR)?);
+                    let digest = digest_text(digest);
+                    Ok(between.contains(&Between { file: self.file, at, digest }))
+                };
+                if now != old && now != new && !passed()? {
+                    return Err(changed_since(store, at));
+                }
             }
+            Ok(())
         })
     }
 
@@ -217,12 +262,15 @@ impl Piece {
 impl Index {
     fn text(&self) -> String {
         let mut text = format!("{FIRST_LINE}\n{ABOUT}\n");
-        for (number, Changed { before, after, name }) in self.files.iter().enumerate() {
-            text += &format!("file {number} {before} {after} {name}\n");
+        for (number, Changed { before, least, most, name }) in self.files.iter().enumerate() {
+            text += &format!("file {number} {before} {least} {most} {name}\n");
         }
         for Piece { file, range, at, digest } in &self.pieces {
             let len = range.end - range.start;
             text += &format!("piece {file} {} {len} {at} {digest}\n", range.start);
+        }
+        for Between { file, at, digest } in &self.between {
+            text += &format!("between {file} {at} {digest}\n");
         }
         let sum = digest_text(Sha256::new_with_prefix(text.as_bytes()));
         format!("{text}sum {sum}\n")
@@ -264,10 +312,12 @@ impl Index {
             let (kind, rest) = line.split_once(' ')?;
             match kind {
                 "file" => {
-                    let mut words = rest.splitn(4, ' ').skip(1);
-                    let (before, after) =
-                        (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-                    index.files.push(Changed { before, after, name: words.next()?.to_owned() });
+                    let mut words = rest.splitn(5, ' ').skip(1);
+                    let [before, least, most] =
+                        [words.next()?, words.next()?, words.next()?].map(str::parse::<u64>);
+                    let (before, least, most) = (before.ok()?, least.ok()?, most.ok()?);
+                    let name = words.next()?.to_owned();
+                    index.files.push(Changed { before, least, most, name });
                 }
                 "piece" => {
                     let mut words = rest.split(' ');
@@ -278,6 +328,12 @@ impl Index {
                     let range = start..start.checked_add(len)?;
                     let digest = words.next()?.to_owned();
                     index.pieces.push(Piece { file, range, at, digest });
+                }
+                "between" => {
+                    let mut words = rest.split(' ');
+                    let (file, at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+                    let digest = words.next()?.to_owned();
+                    index.between.insert(Between { file, at, digest });
                 }
                 "sum" => return Some(index),
                 _ => return None,

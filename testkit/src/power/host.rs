@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use vdisk_core::{HostFile, MemStore, Store};
 
 /// Makes the files of `folder` and below what a cut left of them: `files`, by absolute path. Of
-/// those that are not among them, hidden ones are removed: vdisk made them.
+/// those that are not among them, hidden ones and side files are removed: vdisk made them.
 ///
 /// # Panics
 /// Where the host fails.
 pub fn put_on_host(folder: &Path, files: &BTreeMap<PathBuf, MemStore>) {
-    for path in hidden_in(folder) {
+    for path in notes_in(folder) {
         if !files.contains_key(&path) {
             fs::remove_file(path).expect("a file that can be removed");
         }
@@ -23,11 +23,15 @@ pub fn put_on_host(folder: &Path, files: &BTreeMap<PathBuf, MemStore>) {
     }
 }
 
-fn hidden_in(folder: &Path) -> Vec<PathBuf> {
+fn notes_in(folder: &Path) -> Vec<PathBuf> {
     let folder = folder.canonicalize().expect("a folder");
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
-    let hidden = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with('.'));
-    hidden.map(|entry| entry.path()).collect()
+    let notes = entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with('.') || name.contains(".vdisk-")
+    });
+    notes.map(|entry| entry.path()).collect()
 }
 
 fn write(path: &Path, store: &MemStore) -> io::Result<()> {

@@ -10,6 +10,7 @@ use vdisk_testkit::power::{Fate, Fault, Recorder, put_on_host};
 use vdisk_testkit::tools::{Tool, dissect_digest, libvhdi_digest, qemu, sha256};
 
 use super::commands::{Commit, Compact, Convert, Edit, Rebase, Write};
+use super::repairs::{Repair, Undo};
 use super::{Scenario, Tally, quick_folder};
 
 /// States of a round.
@@ -57,6 +58,8 @@ pub fn scenarios() -> Vec<Scenario> {
         add(name("commit"), format, |format, rng| Box::new(Commit::random(format, rng)));
         add(name("rebase"), format, |format, rng| Box::new(Rebase::random(format, rng)));
         add(name("compact"), format, |format, rng| Box::new(Compact::random(format, rng)));
+        add(name("repair"), format, |format, rng| Box::new(Repair::random(format, rng)));
+        add(name("undo"), format, |format, rng| Box::new(Undo::random(format, rng)));
         add(name("edit"), format, |format, rng| Box::new(Edit::random(format, rng)));
         add(name("write"), format, |format, rng| Box::new(Write::random(format, rng)));
         add(name("convert"), format, |format, rng| Box::new(Convert::random(format, rng)));

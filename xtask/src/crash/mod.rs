@@ -10,6 +10,7 @@ mod chains;
 mod commands;
 mod images;
 mod judges;
+mod repairs;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -190,6 +191,14 @@ mod tests {
     fn images_survive() {
         for format in ["raw", "vhd-", "vhdx-", "vmdk-"] {
             survives(format, 300);
+        }
+    }
+
+    #[test]
+    fn repairs_survive() {
+        for format in ["vhd", "vhdx", "vmdk"] {
+            survives(&format!("chain-{format}-repair"), 100);
+            survives(&format!("chain-{format}-undo"), 60);
         }
     }
 
