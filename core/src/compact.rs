@@ -9,21 +9,21 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::ranges::Ranges;
 use crate::store::{Store, StoreExt};
 use crate::zeros::is_zero;
 
 /// Host bytes that a file system gives back at the least; smaller holes are not worth it.
 pub const PUNCH: u64 = 4096;
 
-/// Guest ranges whose space an image may give up; each list in order and without overlaps. Where
-/// the two overlap, the first counts.
+/// Guest ranges whose space an image may give up. Where the two overlap, the first counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vacant {
     /// Bytes that read the same if the image says nothing of them: zeros where there is no parent
     /// or the parents hold zeros too, and what is the parents' already.
-    pub unsaid: Vec<Range<u64>>,
+    pub unsaid: Ranges,
     /// Bytes that read as zeros while the parents hold something else. Empty without a parent.
-    pub zeros: Vec<Range<u64>>,
+    pub zeros: Ranges,
 }
 
 impl Vacant {
@@ -33,7 +33,7 @@ impl Vacant {
     #[must_use]
     pub fn units(&self, start: u64, len: u64, unit: u64) -> Self {
         let unsaid = whole_units(&self.unsaid, start, len, unit);
-        let zeros = without(&whole_units(&self.zeros, start, len, unit), &unsaid);
+        let zeros = whole_units(&self.zeros, start, len, unit).without(&unsaid);
         Self { unsaid, zeros }
     }
 }
@@ -61,51 +61,16 @@ impl std::ops::AddAssign for Compaction {
 }
 
 /// See [`Vacant::units`].
-fn whole_units(ranges: &[Range<u64>], start: u64, len: u64, unit: u64) -> Vec<Range<u64>> {
-    let first = ranges.partition_point(|range| range.end <= start);
-    let ranges = ranges.get(first..).unwrap_or_default().iter();
-    let here = ranges.take_while(|range| range.start < start.saturating_add(len));
-    here.map(|range| {
+fn whole_units(ranges: &Ranges, start: u64, len: u64, unit: u64) -> Ranges {
+    let mut units = Ranges::new();
+    let mut next = ranges.at_or_after(start);
+    while let Some(range) = next.filter(|range| range.start < start.saturating_add(len)) {
         let end = range.end - start;
         let from = range.start.saturating_sub(start).div_ceil(unit);
-        from..if end >= len { len.div_ceil(unit) } else { end / unit }
-    })
-    .filter(|units| !units.is_empty())
-    .collect()
-}
-
-/// What of `ranges` none of `less` covers; both in order.
-fn without(ranges: &[Range<u64>], less: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut left = Vec::new();
-    for range in ranges {
-        let first = less.partition_point(|other| other.end <= range.start);
-        let mut at = range.start;
-        for other in less.get(first..).unwrap_or_default() {
-            if other.start >= range.end {
-                break;
-            }
-            if other.start > at {
-                left.push(at..other.start);
-            }
-            at = other.end;
-        }
-        if at < range.end {
-            left.push(at..range.end);
-        }
+        units.push(from..if end >= len { len.div_ceil(unit) } else { end / unit });
+        next = ranges.at_or_after(range.end);
     }
-    left
-}
-
-/// The parts of `ranges`, which are in order, that lie in `within`.
-pub fn clip(
-    ranges: &[Range<u64>],
-    within: Range<u64>,
-) -> impl Iterator<Item = Range<u64>> + use<'_> {
-    let first = ranges.partition_point(|range| range.end <= within.start);
-    let here = ranges.get(first..).unwrap_or_default().iter();
-    let end = within.end;
-    here.take_while(move |range| range.start < end)
-        .map(move |range| range.start.max(within.start)..range.end.min(within.end))
+    units
 }
 
 /// Gives the space of a range of the file back to the host, in whole pages, unless it is a hole
@@ -200,12 +165,12 @@ pub struct Units {
 
 impl Units {
     /// Takes the units with these numbers, which are in order, out of the list and returns them.
-    pub fn take_out(list: &mut Vec<Self>, numbers: &[Range<u64>]) -> Vec<Self> {
+    pub fn take_out(list: &mut Vec<Self>, numbers: &Ranges) -> Vec<Self> {
         let (mut kept, mut taken) = (Vec::new(), Vec::new());
         for units in list.iter() {
             let all = units.first..units.first.saturating_add(units.count);
-            let stay = without(std::slice::from_ref(&all), numbers);
-            taken.extend(without(std::slice::from_ref(&all), &stay).iter().map(|n| units.part(n)));
+            let stay = Ranges::from_iter([all.clone()]).without(numbers);
+            taken.extend(numbers.within(all).map(|n| units.part(&n)));
             kept.extend(stay.iter().map(|n| units.part(n)));
         }
         *list = kept;
@@ -477,7 +442,7 @@ mod tests {
     #[test]
     fn whole_units_lie_in_one_range() {
         let found = |ranges: &[(u64, u64)]| {
-            let ranges: Vec<_> = ranges.iter().map(|(start, end)| *start..*end).collect();
+            let ranges: Ranges = ranges.iter().map(|(start, end)| *start..*end).collect();
             let units = whole_units(&ranges, 100, 95, 10);
             units.iter().map(|units| (units.start, units.end)).collect::<Vec<_>>()
         };
@@ -495,7 +460,7 @@ mod tests {
             Units::add(&mut list, Units { at: 100 + first * 10, first, count: 1, len: 10 });
         }
         assert_eq!(list.len(), 2);
-        let taken = Units::take_out(&mut list, &[1..3, 4..6, 7..9]);
+        let taken = Units::take_out(&mut list, &Ranges::from_iter([1..3, 4..6, 7..9]));
         let told =
             |list: &[Units]| list.iter().map(|u| (u.at, u.first, u.count)).collect::<Vec<_>>();
         assert_eq!(told(&taken), [(110, 1, 2), (140, 4, 1), (170, 7, 1)]);

@@ -36,6 +36,14 @@ impl Ranges {
         self.0.iter()
     }
 
+    /// Their parts in `whole`, in order.
+    pub fn within(&self, whole: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<'_> {
+        let first = self.0.partition_point(|range| range.end <= whole.start);
+        let here = self.0.get(first..).unwrap_or_default().iter();
+        here.take_while(move |range| range.start < whole.end)
+            .map(move |range| range.start.max(whole.start)..range.end.min(whole.end))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -67,6 +75,15 @@ impl Ranges {
     }
 }
 
+impl<'a> IntoIterator for &'a Ranges {
+    type Item = &'a Range<u64>;
+    type IntoIter = std::slice::Iter<'a, Range<u64>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 impl FromIterator<Range<u64>> for Ranges {
     /// Collects ranges in any order.
     fn from_iter<T: IntoIterator<Item = Range<u64>>>(ranges: T) -> Self {
@@ -91,6 +108,16 @@ mod tests {
         {
             assert_eq!(ranges.at_or_after(offset).cloned(), found, "{offset}");
         }
+    }
+
+    #[test]
+    fn cuts_to_a_window() {
+        let ranges: Ranges = [0..10, 20..30, 40..50].into_iter().collect();
+        let within = |whole| ranges.within(whole).collect::<Vec<_>>();
+        assert_eq!(within(5..45), [5..10, 20..30, 40..45]);
+        assert_eq!(within(10..20), []);
+        assert_eq!(within(22..45), [22..30, 40..45]);
+        assert_eq!(within(60..70), []);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use vdisk_core::{
-    Compaction, Disk, Error, Findings, Layer, LayerExtent, LayerKind, Result, Severity, StoreExt,
-    Vacant, zeros,
+    Compaction, Disk, Error, Findings, Layer, LayerExtent, LayerKind, Ranges, Result, Severity,
+    StoreExt, Vacant, zeros,
 };
 
 use crate::convert::{Watch, buffer};
@@ -21,30 +21,16 @@ use crate::parallel::{default_threads, for_each};
 use crate::siblings::standing_on;
 use crate::windows::WINDOW;
 
-/// The parts of a guest range whose content nobody needs, in order and without overlaps: what a
-/// file system there calls free.
-pub type FreeSpace<'a> = dyn Fn(Range<u64>) -> Result<Vec<Range<u64>>> + Sync + 'a;
-
 /// How to compact.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct CompactRequest<'a> {
     /// Only find out what would be done.
     pub dry_run: bool,
-    /// What may be lost. Then the content changes, and with it the identity: children of the
+    /// Guest bytes that nobody needs, such as what a file system calls free. Then the content changes, and with it the identity: children of the
     /// image become invalid.
-    pub free: Option<&'a FreeSpace<'a>>,
+    pub free: Option<&'a Ranges>,
     /// Pieces worked on at once.
     pub threads: usize,
-}
-
-impl std::fmt::Debug for CompactRequest<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CompactRequest")
-            .field("dry_run", &self.dry_run)
-            .field("free", &self.free.is_some())
-            .field("threads", &self.threads)
-            .finish()
-    }
 }
 
 impl Default for CompactRequest<'_> {
@@ -206,7 +192,7 @@ struct Search<'a> {
     size: u64,
     /// Shorter ranges are not worth knowing of.
     least: u64,
-    free: Option<&'a FreeSpace<'a>>,
+    free: Option<&'a Ranges>,
     threads: usize,
 }
 
@@ -227,7 +213,7 @@ impl<'a> Search<'a> {
     /// What was found, and whether that is all.
     fn run(&self, watch: Watch<'_>) -> Result<(Vacant, bool)> {
         watch.progress.begin("search", self.size);
-        let found = Mutex::new([Ranges::new(self.least), Ranges::new(self.least)]);
+        let found = Mutex::new([Growing::new(self.least), Growing::new(self.least)]);
         for_each(self.pieces(), self.threads, watch.cancel, |piece, turn| {
             let parts = self.parts(&piece)?;
             turn.take(|| {
@@ -328,7 +314,7 @@ impl<'a> Search<'a> {
         let mut bytes = buffer(range.end - range.start);
         store.fetch(&mut bytes, at, "guest data")?;
         if let Some(free) = self.free {
-            for unneeded in free(range.clone())? {
+            for unneeded in free.within(range.clone()) {
                 let place = |guest: u64| {
                     let within = guest.clamp(range.start, range.end) - range.start;
                     usize::try_from(within).unwrap_or(usize::MAX)
@@ -383,7 +369,7 @@ impl<'a> Search<'a> {
 }
 
 /// Ranges as they grow together.
-struct Ranges {
+struct Growing {
     list: Vec<Range<u64>>,
     /// The range that may go on, and whether something in it is stored.
     last: Option<(Range<u64>, bool)>,
@@ -392,7 +378,7 @@ struct Ranges {
     full: bool,
 }
 
-impl Ranges {
+impl Growing {
     /// 64 MB of memory.
     const MOST: usize = 4 << 20;
 
@@ -423,9 +409,9 @@ impl Ranges {
         }
     }
 
-    fn finish(mut self, size: u64) -> Vec<Range<u64>> {
+    fn finish(mut self, size: u64) -> Ranges {
         let at_disk_end = self.last.as_ref().is_some_and(|(range, _)| range.end == size);
         self.end(at_disk_end);
-        self.list
+        self.list.into_iter().collect()
     }
 }

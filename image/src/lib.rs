@@ -99,7 +99,7 @@ pub use chain::Chain;
 pub use check::check;
 pub use checksum::{Algorithm, checksum};
 pub use commit::{CommitReport, CommitRequest, commit};
-pub use compact::{CompactReport, CompactRequest, FreeSpace, compact};
+pub use compact::{CompactReport, CompactRequest, compact};
 pub use compare::{Comparison, MOST_RANGES, compare};
 pub use convert::{
     Checkpoints, CopyOptions, CopyReport, Watch, ZeroSearch, copy, copy_differences, copy_into,

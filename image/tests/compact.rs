@@ -12,14 +12,13 @@
 mod chains;
 mod common;
 
-use std::ops::Range;
 use std::path::Path;
 
 use chains::{Chain, FORMATS, assert_holds, assert_reads};
 use common::{VARIANTS, Variant, bytes_of, open_as};
 use vdisk::{
     CompactReport, CompactRequest, CopyOptions, ErrorKind, Format, HostFile, Image, OpenOptions,
-    Result, Watch, ZeroSearch,
+    Ranges, Result, Watch, ZeroSearch,
 };
 use vdisk_testkit::tools::{
     Tool, dissect_digest, libvhdi_digest, libvmdk_digest, qemu, sha256_file,
@@ -210,10 +209,7 @@ fn free_space_goes_where_no_child_stands_on_it() {
     for format in FORMATS {
         let chain = chain(format, 70);
         // What a file system would call free: everything from 1 MiB on, to a crooked end.
-        let free = |range: Range<u64>| {
-            let free = range.start.max(1 << 20)..range.end.min((3 << 20) + 100);
-            Ok(if free.is_empty() { Vec::new() } else { Vec::from_iter([free]) })
-        };
+        let free = Ranges::from_iter([1 << 20..(3 << 20) + 100]);
         let request = CompactRequest { free: Some(&free), ..CompactRequest::default() };
         let run =
             |path: &Path| vdisk::compact(path, &OpenOptions::new(), &request, Watch::default());

@@ -1,7 +1,5 @@
 //! What a layer need not store, found the slow and plain way: sector by sector.
 
-use std::ops::Range;
-
 use vdisk_core::disk::read_padded;
 use vdisk_core::{Compaction, Disk, Layer, LayerKind, LayerMut, Vacant, Watch};
 
@@ -23,20 +21,13 @@ pub fn vacant(layer: &dyn Layer, below: &dyn Disk, content: &[u8]) -> Vacant {
         let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
         let said = layer.extent_at(start, end).expect("a sector has an extent").kind;
         if said == LayerKind::Hole || is_zero(sector) && is_zero(&under) {
-            add(&mut vacant.unsaid, start..end);
+            vacant.unsaid.push(start..end);
         }
         if child && is_zero(sector) {
-            add(&mut vacant.zeros, start..end);
+            vacant.zeros.push(start..end);
         }
     }
     vacant
-}
-
-fn add(list: &mut Vec<Range<u64>>, range: Range<u64>) {
-    match list.last_mut() {
-        Some(last) if last.end == range.start => last.end = range.end,
-        _ => list.push(range),
-    }
 }
 
 /// Compacts a layer that reads as `content` and asserts that it reads so afterwards, that just what

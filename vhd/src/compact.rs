@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use vdisk_core::compact::{Units, copy_within, punch, punchable};
-use vdisk_core::{Compaction, Packing, Result, StoreExt, Vacant, Watch};
+use vdisk_core::{Compaction, Packing, Ranges, Result, StoreExt, Vacant, Watch};
 
 use crate::open::{Body, VhdLayer};
 use crate::shape::SECTOR;
@@ -68,9 +68,9 @@ impl Sparse {
         let before = self.store.size()?;
         self.prepare()?;
         self.flush()?;
-        let mut done = Compaction::default();
+        let released = self.places(&blocks.unsaid)?.len() as u64;
+        let mut done = Compaction { released, ..Compaction::default() };
         for range in &blocks.unsaid {
-            done.released += self.places(std::slice::from_ref(range))?.len() as u64;
             self.bat.drop_range(number(range.start)..number(range.end))?;
         }
         self.bitmaps.forget();
@@ -85,7 +85,7 @@ impl Sparse {
     }
 
     /// Where the blocks of these ranges stand that are there.
-    fn places(&self, ranges: &[Range<u64>]) -> Result<Vec<BlockAt>> {
+    fn places(&self, ranges: &Ranges) -> Result<Vec<BlockAt>> {
         let mut found = Vec::new();
         for range in ranges {
             let end = number(range.end);

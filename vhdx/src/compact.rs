@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
-use vdisk_core::compact::{Fit, Units, clip, copy_within, punch, punchable};
-use vdisk_core::{Compaction, Error, Packing, Result, StoreExt, Vacant, Watch};
+use vdisk_core::compact::{Fit, Units, copy_within, punch, punchable};
+use vdisk_core::{Compaction, Error, Packing, Ranges, Result, StoreExt, Vacant, Watch};
 
 use crate::MIB;
 use crate::bat::{self, ENTRY, Payload, Slot, State};
@@ -83,12 +83,12 @@ impl VhdxLayer {
 
     /// The entries of the blocks that are vacant as a whole, as ranges of their indexes: those of
     /// which nothing need be said, and those that must stay zeros.
-    fn vacant_entries(&self, vacant: &Vacant) -> [Vec<Range<u64>>; 2] {
+    fn vacant_entries(&self, vacant: &Vacant) -> [Ranges; 2] {
         let geometry = self.map.geometry;
         let blocks = vacant.units(0, geometry.virtual_size, geometry.block_size);
         [blocks.unsaid, blocks.zeros].map(|ranges| {
-            let mut entries = Vec::new();
-            for range in ranges {
+            let mut entries = Ranges::new();
+            for range in &ranges {
                 let mut block = range.start;
                 while block < range.end {
                     let end = range.end.min((geometry.chunk(block) + 1) * geometry.ratio());
@@ -164,7 +164,7 @@ impl VhdxLayer {
             moved += 1;
         }
         self.commit()?;
-        for gap in clip(&packing.free().collect::<Vec<_>>(), 0..self.map.file_len) {
+        for gap in packing.free().collect::<Ranges>().within(0..self.map.file_len) {
             punch(&**self.file()?, gap, "free space")?;
         }
         Ok(moved)

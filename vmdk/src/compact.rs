@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use vdisk_core::compact::{Fit, Units, clip, copy_within, punch, punchable};
-use vdisk_core::{Compaction, Error, Packing, PagedTable, Result, StoreExt, Vacant, Watch};
+use vdisk_core::compact::{Fit, Units, copy_within, punch, punchable};
+use vdisk_core::{Compaction, Error, Packing, PagedTable, Ranges, Result, StoreExt, Vacant, Watch};
 
 use crate::allocate::{ALIGNMENT, DATA, TABLE};
 use crate::extent::{Body, Extent, Flat};
@@ -98,7 +98,9 @@ impl Flat {
         vacant: &'a Vacant,
     ) -> impl Iterator<Item = Range<u64>> + 'a {
         let place = |at: u64| (at - extent.start).saturating_add(self.offset);
-        clip(&vacant.unsaid, extent.start..extent.end())
+        vacant
+            .unsaid
+            .within(extent.start..extent.end())
             .map(move |range| place(range.start)..place(range.end))
     }
 }
@@ -150,8 +152,8 @@ impl Hosted {
             done.released += self.set_all(&grains.zeros, 1)?;
         } else {
             // Zeros that hide what the parents hold have to stay, but not on the disk.
-            for range in grains.zeros {
-                for zeros in self.units(range)? {
+            for range in &grains.zeros {
+                for zeros in self.units(range.clone())? {
                     done.punched += punch(&*self.tables.store, zeros.at..zeros.end(), DATA)?;
                 }
             }
@@ -228,7 +230,7 @@ impl Hosted {
 
     /// Gives the entries of all grains of these ranges that stand in the file a value. Returns how
     /// many there were.
-    fn set_all(&mut self, ranges: &[Range<u64>], value: u32) -> Result<u64> {
+    fn set_all(&mut self, ranges: &Ranges, value: u32) -> Result<u64> {
         let (mut count, mut changes) = (0, BTreeMap::new());
         for range in ranges {
             for units in self.units(range.clone())? {

@@ -1,10 +1,8 @@
 //! `vdisk compact`
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use vdisk::{CompactReport, CompactRequest, Result, default_threads, human_size};
-use vdisk_guest::free::FreeSpace;
 
 use super::{Context, skip};
 use crate::args::CompactArgs;
@@ -19,10 +17,9 @@ pub(super) fn run(args: &CompactArgs, context: &Context<'_>) -> Result<Outcome> 
     if let Some(found) = &skipped {
         skip::tell(found, context);
     }
-    let inside = |range: Range<u64>| Ok(parts_of(skipped.as_ref(), &range));
     let request = CompactRequest {
         dry_run: args.dry_run,
-        free: skipped.is_some().then_some(&inside),
+        free: skipped.as_ref().map(|found| &found.ranges),
         threads: args.threads.unwrap_or_else(default_threads),
     };
     let progress = context.progress(false);
@@ -36,19 +33,6 @@ pub(super) fn run(args: &CompactArgs, context: &Context<'_>) -> Result<Outcome> 
         context.note(remark);
     }
     Ok(Outcome::Done)
-}
-
-/// What of `range` is left out.
-fn parts_of(skipped: Option<&FreeSpace>, range: &Range<u64>) -> Vec<Range<u64>> {
-    let mut parts = Vec::new();
-    let mut at = range.start;
-    while let Some(free) = skipped.and_then(|found| found.ranges.at_or_after(at))
-        && free.start < range.end
-    {
-        parts.push(free.start.max(range.start)..free.end.min(range.end));
-        at = free.end;
-    }
-    parts
 }
 
 fn human(report: &CompactReport) -> String {
