@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Strip(StripArgs),
     Adapt(AdaptArgs),
     Define(DefineArgs),
+    P2v(P2vArgs),
+    V2p(V2pArgs),
 }
 
 /// How the guest of an image is changed.
@@ -522,6 +524,135 @@ pub(crate) struct AdaptArgs {
     /// Where only the guest's own programs can make its initramfs: run them (as root, in a chroot)
     #[arg(long)]
     pub(crate) run_guest_tools: bool,
+}
+
+/// What a guest is to become on its way.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Passage {
+    /// Whether it becomes another machine: `keep` for a move, `new` for a copy
+    #[arg(long, value_name = "WHICH", default_value = "keep")]
+    pub(crate) identity: IdentityChoice,
+    /// Leave out actions, by their id or the beginning of it (see --dry-run)
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) keep: Vec<String>,
+    /// A folder with unpacked drivers that the guest does not bring; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub(crate) drivers: Vec<PathBuf>,
+    /// Where only the guest's own programs can make its initramfs: run them (as root, in a chroot)
+    #[arg(long)]
+    pub(crate) run_guest_tools: bool,
+    /// Show what would be done and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Forget a run that was cut off, rather than go on with it
+    #[arg(long)]
+    pub(crate) restart: bool,
+    /// Flush, and note how far it is, each time so many bytes were written
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = whole_size)]
+    pub(crate) checkpoint: u64,
+}
+
+/// What of a disk is not copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaveOut {
+    /// Nothing: every byte is copied
+    None,
+    /// What no file has
+    Free,
+    /// That, and what the next start makes anew
+    All,
+}
+
+/// The disks of a machine become images of a VM that starts
+///
+/// A SOURCE is a disk (by path, serial number or name in /dev/disk/by-id) or an image; it is only
+/// read. A run that was cut off goes on where it was when it is run again. Sectors that cannot be
+/// read are zeros in the image and listed in DEST.map; the exit code is 3 then.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct P2vArgs {
+    /// Show the disks of this machine
+    #[arg(long)]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// hyper-v-gen1, hyper-v-gen2, kvm, vmware, virtualbox or physical; without it the guest stays
+    /// as it is
+    #[arg(long, value_name = "TARGET", value_parser = target)]
+    pub(crate) target: Option<Target>,
+    #[command(flatten)]
+    pub(crate) passage: Passage,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Copy a disk whose file systems are mounted: they are frozen until it is done
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// What is left out: free is what the guest's file systems do not use; all also swap partitions
+    /// and the content of Windows' page, swap and hibernation files
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true,
+        default_missing_value = "free")]
+    pub(crate) skip_free: Option<LeaveOut>,
+    /// Most bytes to read a second
+    #[arg(long, value_name = "SIZE", value_parser = whole_size)]
+    pub(crate) rate_limit: Option<u64>,
+    /// How often a bad sector is tried again
+    #[arg(long, value_name = "N", default_value_t = vdisk_p2v::RETRIES)]
+    pub(crate) retries: u32,
+    /// The images' format; without it as the name ends, or as the target likes it
+    #[arg(short = 'O', long = "output-format", value_name = "FMT", value_parser = format)]
+    pub(crate) output_format: Option<Format>,
+    /// An option of the output format; see convert -O FMT -o help
+    #[arg(short = 'o', value_name = "KEY=VALUE,...")]
+    pub(crate) options: Vec<String>,
+    /// Replace an existing image
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Pieces worked on at once
+    #[arg(short = 'm', long = "threads", value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// The disks, and the image; of several disks the folder for the images, which are named after
+    /// them
+    #[arg(value_name = "SOURCE... DEST", required_unless_present = "list")]
+    pub(crate) paths: Vec<OsString>,
+}
+
+/// An image becomes the disk of a machine that starts; all that is on the disk is lost
+///
+/// DEVICE is a whole disk that nothing uses, by path, serial number or name in /dev/disk/by-id. The
+/// image is only read. A run that was cut off goes on where it was when it is run again.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct V2pArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The disk's serial number, or its path where it has none: that it is the one you mean
+    #[arg(long, value_name = "SERIAL")]
+    pub(crate) confirm: Option<String>,
+    #[command(flatten)]
+    pub(crate) passage: Passage,
+    /// Write the guest as it is, without what makes it start on other hardware
+    #[arg(long)]
+    pub(crate) as_is: bool,
+    /// Let the last partition and its file system reach to the end of a larger disk
+    #[arg(long)]
+    pub(crate) grow: bool,
+    /// Make the last partition and its file system smaller for a smaller disk
+    #[arg(long)]
+    pub(crate) shrink: bool,
+    /// Do not read back what was written
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// The folder for what a run that is cut off leaves; beside the image without this
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) image: PathBuf,
+    pub(crate) device: OsString,
+}
+
+fn whole_size(text: &str) -> Result<u64, String> {
+    match vdisk::parse_size(text) {
+        Ok(0) => Err("0 is too little".to_owned()),
+        Ok(size) => Ok(size),
+        Err(error) => Err(error.message().to_owned()),
+    }
 }
 
 fn target(name: &str) -> Result<Target, String> {

@@ -17,6 +17,7 @@
 //! * `disks` reads `/sys` and `/proc`: what each disk is, what stands on it and is mounted.
 //! * `capture` is the job; `capture/place` the hidden folder in which the image grows.
 //! * `rescue` reads what fails; `mapfile` writes down what is lost; `pace` holds the rate.
+//! * `live` holds still the file systems of a disk in use.
 //! * `state` and `fingerprint` are what a job leaves for the next run, and how that one knows that
 //!   the disk is still the same.
 //!
@@ -26,6 +27,7 @@
 //! * An image appears under its name when it is complete, prepared, and flushed.
 //! * Only what the host calls a fault of the medium becomes zeros; a disk that is gone, damage of
 //!   an image, a lack of rights are errors.
+//! * What was frozen is thawed, however the job ends.
 //!
 //! # What is not here
 //!
@@ -67,6 +69,7 @@
 pub mod capture;
 pub mod disks;
 mod fingerprint;
+pub mod live;
 mod machine;
 mod mapfile;
 mod pace;
@@ -76,4 +79,5 @@ pub mod state;
 pub use capture::{CHECKPOINT, Capture, CaptureReport, RETRIES, capture};
 pub use disks::{DiskInfo, Machine, PartitionInfo, Use};
 pub use fingerprint::fingerprint;
+pub use live::{Frozen, Held, Hold};
 pub use machine::MachineSize;

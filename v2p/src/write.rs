@@ -76,7 +76,7 @@ pub struct FitPlan {
 /// [`FitOptions::shrink`] nothing is tried.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn plan(request: &WriteRequest) -> Result<FitPlan> {
     let options = FitOptions { shrink: false, ..request.fit };
     let nowhere = PathBuf::new();

@@ -127,7 +127,7 @@ fn take_back(
 }
 
 /// The plan, for people.
-fn page(plan: &Plan) -> String {
+pub(super) fn page(plan: &Plan) -> String {
     let mut text = String::new();
     if let Some(system) = &plan.system {
         let _ = writeln!(text, "guest: {system}");
@@ -144,7 +144,7 @@ fn page(plan: &Plan) -> String {
     text
 }
 
-fn told(message: &str, hint: Option<&str>) -> String {
+pub(super) fn told(message: &str, hint: Option<&str>) -> String {
     hint.map_or_else(|| message.to_owned(), |hint| format!("{message}; {hint}"))
 }
 

@@ -18,11 +18,14 @@ mod inspect;
 mod ls;
 mod map;
 mod measure;
+mod p2v;
+mod passage;
 mod rebase;
 mod recover;
 mod resize;
 mod skip;
 mod strip;
+mod v2p;
 
 use serde_json::json;
 use vdisk::{Cancel, Error, Format, NewImage, OpenOptions, Progress, Result, Watch};
@@ -94,6 +97,8 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<Outcome, (E
         Command::Strip(args) => strip::run(&args, context),
         Command::Adapt(args) => adapt::run(&args, context),
         Command::Define(args) => define::run(&args, context),
+        Command::P2v(args) => p2v::run(&args, context),
+        Command::V2p(args) => v2p::run(&args, context),
     };
     done.map_err(|error| {
         let code = show::exit_code(error.kind());

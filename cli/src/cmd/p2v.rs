@@ -1,0 +1,323 @@
+//! `vdisk p2v`
+
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use vdisk::{
+    Disk, Error, ErrorKind, Format, NewImage, OpenOptions, Ranges, Result, default_threads,
+    human_size,
+};
+use vdisk_fixup::{Plan, Target};
+use vdisk_guest::free::{FreeSpace, Scope, free_space};
+use vdisk_p2v::{Capture, CaptureReport, Frozen, Held, Hold, Machine, capture};
+
+use self::source::{Named, Source, names};
+use super::{Context, Outcome, fixup, new_image, passage, skip};
+use crate::args::{LeaveOut, P2vArgs};
+use crate::show;
+
+mod definition;
+mod list;
+mod source;
+
+pub(super) use self::list::page;
+
+/// Some sectors could not be read.
+const IN_PART: u8 = 3;
+
+pub(super) fn run(args: &P2vArgs, context: &Context<'_>) -> Result<Outcome> {
+    let machine = Machine::default();
+    if args.list {
+        return list::run(&machine, context);
+    }
+    let Some((target, sources)) = args.paths.split_last().filter(|(_, rest)| !rest.is_empty())
+    else {
+        return Err(Error::usage("p2v needs a source and a target")
+            .hint("vdisk p2v SOURCE... DEST --target TARGET; see vdisk p2v --help"));
+    };
+    let sources: Vec<Source> =
+        sources.iter().map(|name| Source::find(name, &machine, args)).collect::<Result<_>>()?;
+    let jobs = names(&sources, Path::new(target), args)?;
+    let mut plans = Vec::new();
+    for source in &sources {
+        plans.push(look(source, args, context)?);
+    }
+    definition::insist(&sources, args)?;
+    if args.passage.dry_run {
+        return tell_plans(&sources, &jobs, &plans, context);
+    }
+    let guest = plans.iter().any(|plan| !matches!(plan, Look::NoGuest));
+    if args.target.is_some() {
+        match guest {
+            true => passage::tell_identity(&args.passage, context),
+            false => context.note("no guest system was found: the bytes are moved as they are"),
+        }
+    }
+    let mut done = Vec::new();
+    let mut in_part = false;
+    for (source, job) in sources.iter().zip(&jobs) {
+        let (document, whole) = capture_one(source, job, args, context)?;
+        done.push(document);
+        in_part |= !whole;
+    }
+    let definition = definition::make(&sources, &jobs, args);
+    if let Err(error) = &definition {
+        let advice = error.advice().map(|hint| format!("; {hint}")).unwrap_or_default();
+        context.note(&format!("warning: no definition was written: {error}{advice}"));
+        in_part |= guest;
+    }
+    let files = definition.unwrap_or_default();
+    if context.json() {
+        show::json(&json!({"schema": "vdisk.p2v/1", "disks": done, "definition": files}))?;
+    } else {
+        files.iter().try_for_each(|file| show::text(&format!("{}\n", file.display())))?;
+    }
+    Ok(if in_part { Outcome::Code(IN_PART) } else { Outcome::Done })
+}
+
+/// What is known of a guest before its disk is copied.
+enum Look {
+    NoGuest,
+    /// What a running system does to its disk meanwhile makes a plan of it worth little.
+    Running,
+    Plan(Plan),
+}
+
+/// Plans what becomes of the guest before any byte is copied.
+fn look(source: &Source, args: &P2vArgs, context: &Context<'_>) -> Result<Look> {
+    let Some(target) = args.target else { return Ok(Look::NoGuest) };
+    if source.is_used() {
+        return Ok(Look::Running);
+    }
+    let found = passage::planned(source.disk.clone(), source.sector, &args.passage, target)
+        .map_err(|error| error.in_file(&source.name))?;
+    let Some((_, plan)) = found else { return Ok(Look::NoGuest) };
+    if !args.passage.dry_run {
+        passage::warn(&plan, context);
+        plan.refuse().map_err(|error| error.in_file(&source.name))?;
+    }
+    Ok(Look::Plan(plan))
+}
+
+fn tell_plans(
+    sources: &[Source],
+    jobs: &[Named],
+    plans: &[Look],
+    context: &Context<'_>,
+) -> Result<Outcome> {
+    let (mut text, mut documents, mut refused) = (String::new(), Vec::new(), false);
+    for ((source, job), look) in sources.iter().zip(jobs).zip(plans) {
+        text += &format!("{} to {}\n", source.name.display(), job.path.display());
+        let plan = match look {
+            Look::Plan(plan) => Some(plan),
+            Look::NoGuest | Look::Running => None,
+        };
+        text += &plan.map(fixup::page).unwrap_or_default();
+        refused |= plan.is_some_and(|plan| !plan.refusals.is_empty());
+        documents.push(json!({"source": source.name, "target": job.path, "plan": plan}));
+    }
+    if context.json() {
+        show::json(&json!({"schema": "vdisk.p2v-plan/1", "disks": documents}))?;
+    } else {
+        show::text(&text)?;
+    }
+    Ok(if refused { Outcome::Code(show::exit_code(ErrorKind::Refused)) } else { Outcome::Done })
+}
+
+/// Captures one disk; what to tell of it, and whether all of it could be read.
+fn capture_one(
+    source: &Source,
+    job: &Named,
+    args: &P2vArgs,
+    context: &Context<'_>,
+) -> Result<(Value, bool)> {
+    let frozen = hold(source, &job.path, context)?;
+    let left_out = leave_out(source, args, context)?;
+    let request = Capture {
+        source: source.disk.clone(),
+        source_path: source.raw_path.clone(),
+        sector: source.sector,
+        target: job.path.clone(),
+        new: image(source, job, args)?,
+        options: format!(
+            "{} {:?}, {}",
+            job.format,
+            args.options,
+            passage::as_text(&args.passage, args.target)
+        ),
+        skip: left_out.as_ref().map(|found| found.ranges.clone()).unwrap_or_default(),
+        rate_limit: args.rate_limit.and_then(NonZeroU64::new),
+        retries: args.retries,
+        checkpoint: args.passage.checkpoint,
+        threads: args.threads.unwrap_or_else(default_threads).clamp(1, 64),
+        overwrite: args.force,
+        // What was copied of a disk in use belongs to a moment that is gone.
+        restart: args.passage.restart || frozen.is_some(),
+    };
+    let held = frozen.as_ref().map(|frozen| frozen.held.clone());
+    let progress = context.progress(false);
+    let mut plan = None;
+    let report = capture(
+        &request,
+        |image| {
+            drop(frozen);
+            plan = prepare(image, job.format, args, context)?;
+            Ok(())
+        },
+        context.watch(&*progress),
+    )?;
+    tell(source, job, &report, context);
+    let whole = report.bad.count() == 0;
+    Ok((document(source, job, &report, left_out.as_ref(), held.as_deref(), plan.as_ref()), whole))
+}
+
+/// Holds still what is mounted of a disk in use.
+fn hold(source: &Source, target: &Path, context: &Context<'_>) -> Result<Option<Frozen>> {
+    let Some(device) = source.device.as_ref().filter(|_| source.is_used()) else {
+        return Ok(None);
+    };
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let frozen = Frozen::hold(device, folder.unwrap_or(Path::new(".")))?;
+    for Held { point, how } in &frozen.held {
+        let point = point.display();
+        context.note(&match how {
+            Hold::Frozen => format!("{point} is frozen: what writes to it waits for the copy"),
+            Hold::Remounted => format!("{point} is read-only until the copy is done"),
+            Hold::ReadOnly => continue,
+            _ => format!("warning: {point} cannot be held still: its copy may be half changed"),
+        });
+    }
+    Ok(Some(frozen))
+}
+
+/// What of the source is not copied. Where nobody asked, a disk whose free space is not certain is
+/// copied whole.
+fn leave_out(source: &Source, args: &P2vArgs, context: &Context<'_>) -> Result<Option<FreeSpace>> {
+    let scope = match args.skip_free {
+        Some(LeaveOut::None) => return Ok(None),
+        Some(LeaveOut::All) => Scope::All,
+        Some(LeaveOut::Free) | None => Scope::Free,
+    };
+    match free_space(&source.disk, source.sector, scope) {
+        Ok(found) => {
+            skip::tell(&found, context);
+            Ok(Some(found))
+        }
+        Err(error) if args.skip_free.is_none() && error.kind() != ErrorKind::Cancelled => {
+            context.note(&format!("{} is copied whole: {error}", source.name.display()));
+            Ok(None)
+        }
+        Err(error) => Err(error.in_file(&source.name)),
+    }
+}
+
+fn image(source: &Source, job: &Named, args: &P2vArgs) -> Result<NewImage> {
+    let mut new = NewImage::new(job.format, source.disk.len());
+    let sector = u32::try_from(source.sector).unwrap_or(512);
+    new.set_sectors(sector, sector);
+    let new = new_image(new, &args.options)?;
+    if new.logical_sector() != sector && job.format != Format::Raw {
+        return Err(Error::refused(format!(
+            "the disk has sectors of {sector} bytes, and {} has {}: the machine would look for \
+             everything in the wrong places",
+            job.format,
+            new.logical_sector()
+        ))
+        .in_file(&source.name)
+        .hint("VHDX holds such disks: -O vhdx"));
+    }
+    Ok(new)
+}
+
+/// Makes the guest in the captured image what it is to become.
+fn prepare(
+    image: &Path,
+    format: Format,
+    args: &P2vArgs,
+    context: &Context<'_>,
+) -> Result<Option<Plan>> {
+    let Some(target) = args.target else { return Ok(None) };
+    let open = OpenOptions::new().format(format).in_one_session();
+    let found = open.open(image)?;
+    let sector = found.info().logical_sector.into();
+    let disk: Arc<dyn Disk> = Arc::new(found);
+    let Some((machine, plan)) = passage::planned(disk, sector, &args.passage, target)? else {
+        return Ok(None);
+    };
+    if args.live {
+        passage::warn(&plan, context);
+    }
+    vdisk_fixup::apply(image, &open, &machine, &plan, "p2v", false)?;
+    Ok(Some(plan))
+}
+
+fn tell(source: &Source, job: &Named, report: &CaptureReport, context: &Context<'_>) {
+    let name = source.name.display();
+    if let Some(at) = report.resumed_at {
+        context.note(&format!("went on at {} of an earlier run", human_size(at)));
+    }
+    context.remark(&format!(
+        "{name}: {} written to {}",
+        human_size(report.written),
+        job.path.display()
+    ));
+    if report.bad.count() == 0 {
+        return;
+    }
+    let map = report.map.as_ref().map(|map| map.display().to_string()).unwrap_or_default();
+    context.note(&format!(
+        "WARNING: {} of {name} in {} places could not be read and are ZEROS in {}; they are \
+         listed in {map}",
+        human_size(report.bad.total()),
+        report.bad.count(),
+        job.path.display(),
+    ));
+}
+
+fn document(
+    source: &Source,
+    job: &Named,
+    report: &CaptureReport,
+    left_out: Option<&FreeSpace>,
+    held: Option<&[Held]>,
+    plan: Option<&Plan>,
+) -> Value {
+    json!({
+        "source": source.name,
+        "target": job.path,
+        "format": job.format.name(),
+        "virtual-size": report.virtual_size,
+        "written": report.written,
+        "resumed-at": report.resumed_at,
+        "skipped": left_out.map(skip::data),
+        "bad": {
+            "bytes": report.bad.total(),
+            "ranges": ranges(&report.bad),
+            "map": report.map,
+        },
+        "live": held,
+        "plan": plan,
+    })
+}
+
+fn ranges(bad: &Ranges) -> Vec<Value> {
+    const MOST: usize = 1000;
+    let listed = bad.iter().take(MOST);
+    listed.map(|one| json!({"start": one.start, "length": one.end - one.start})).collect()
+}
+
+/// The format that a target's images have, where nobody says.
+fn format_for(target: Option<Target>) -> Option<Format> {
+    match target? {
+        Target::HyperVGen1 | Target::HyperVGen2 => Some(Format::Vhdx),
+        Target::Vmware | Target::VirtualBox => Some(Format::Vmdk),
+        Target::Kvm | Target::Physical => Some(Format::Raw),
+    }
+}
+
+/// The ending of an image's file name.
+fn ending(format: Format) -> &'static str {
+    if format == Format::Raw { "img" } else { format.name() }
+}

@@ -1,0 +1,74 @@
+//! What `p2v` and `v2p` do to a guest on its way from one machine to another.
+
+use std::sync::Arc;
+
+use vdisk::{Disk, ErrorKind, Result};
+use vdisk_fixup::{AdaptOptions, Identity, Machine, Plan, StripOptions, Target};
+
+use super::{Context, fixup};
+use crate::args::{IdentityChoice, Passage};
+
+/// Plans, in memory, what takes the guest on `disk` to `target`; `None` where there is no guest.
+/// A plan that cannot be carried out is refused.
+pub(super) fn planned(
+    disk: Arc<dyn Disk>,
+    sector: u64,
+    args: &Passage,
+    target: Target,
+) -> Result<Option<(Machine, Plan)>> {
+    let mut machine = Machine::open(disk, sector)?;
+    if machine.inventory().systems.is_empty() {
+        return Ok(None);
+    }
+    let mut plan = Plan::default();
+    let strip = StripOptions {
+        identity: args.identity.into(),
+        keep: args.keep.iter().cloned().collect(),
+        ..StripOptions::default()
+    };
+    let mut adapt = AdaptOptions::new(target);
+    adapt.drivers.clone_from(&args.drivers);
+    adapt.run_guest_tools = args.run_guest_tools;
+    let done = vdisk_fixup::strip(&mut machine, &strip, &mut plan)
+        .and_then(|()| vdisk_fixup::adapt(&mut machine, &adapt, &mut plan));
+    match done {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        done => done.map(|()| Some((machine, plan))),
+    }
+}
+
+/// Says what should be known of a plan.
+pub(super) fn warn(plan: &Plan, context: &Context<'_>) {
+    for refusal in plan.refusals.iter().skip(1) {
+        context.note(&format!("in the way: {}", refusal.message));
+    }
+    for warning in &plan.warnings {
+        let told = fixup::told(&warning.message, warning.hint.as_deref());
+        context.note(&format!("warning: {told}"));
+    }
+}
+
+/// Says in a line what becomes of the machine's identity.
+pub(super) fn tell_identity(args: &Passage, context: &Context<'_>) {
+    let identity: Identity = args.identity.into();
+    context.note(match identity {
+        Identity::Keep => {
+            "the machine keeps its identity (SID, machine-id, host keys): never let it and its \
+             original run in one network; for a copy add --identity new"
+        }
+        Identity::New => {
+            "the machine becomes another one: what was protected for its old identity (DPAPI, \
+             domain membership, known host keys) is not taken along"
+        }
+    });
+}
+
+/// As text that tells one choice of options from another.
+pub(super) fn as_text(args: &Passage, target: Option<Target>) -> String {
+    let identity = match args.identity {
+        IdentityChoice::Keep => "keep",
+        IdentityChoice::New => "new",
+    };
+    let target = target.map_or("none", Target::name);
+    format!("target {target}, identity {identity}, without {:?}, {:?}", args.keep, args.drivers)
+}

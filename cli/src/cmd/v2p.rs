@@ -1,0 +1,218 @@
+//! `vdisk v2p`
+
+use std::ffi::OsString;
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+use vdisk::{Disk, Error, Format, Image, OpenOptions, Result, human_size};
+use vdisk_fixup::{Plan, Target};
+use vdisk_p2v::{DiskInfo, Machine};
+use vdisk_v2p::{FitOptions, WriteReport, WriteRequest, choose, confirm, write};
+
+use super::p2v::page;
+use super::{Context, Outcome, fixup, passage};
+use crate::args::V2pArgs;
+use crate::show;
+
+pub(super) fn run(args: &V2pArgs, context: &Context<'_>) -> Result<Outcome> {
+    let image = Arc::new(args.source.open_options().open(&args.image)?);
+    let device = choose(&Machine::default(), &args.device)?;
+    refuse_itself(&image, &device)?;
+    let sector = u64::from(image.info().logical_sector);
+    let fit = FitOptions { grow: args.grow, shrink: args.shrink };
+    let target = (!args.as_is).then_some(Target::Physical);
+    let request = WriteRequest {
+        image_id: identity(&image)?,
+        image,
+        sector,
+        fit,
+        options: passage::as_text(&args.passage, target),
+        state: args.state.clone().unwrap_or_else(|| beside(&args.image, &device)),
+        verify: !args.no_verify,
+        checkpoint: args.passage.checkpoint,
+        restart: args.passage.restart,
+        device,
+    };
+    let steps = vdisk_v2p::plan(&request)?.steps;
+    let mut plan = None;
+    if target.is_some() {
+        plan = planned(request.image.clone(), args, &request)?.map(|(_, plan)| plan);
+        match &plan {
+            Some(_) => passage::tell_identity(&args.passage, context),
+            None => context.note("no guest system was found: the bytes are written as they are"),
+        }
+    }
+    if let Some(plan) = &plan {
+        passage::warn(plan, context);
+        plan.refuse().map_err(|error| error.in_file(&args.image))?;
+    }
+    if args.passage.dry_run {
+        return tell_plan(args, &request.device, &steps, plan.as_ref(), context);
+    }
+    insist(args, &request.device, context)?;
+    let progress = context.progress(false);
+    let prepare = |disk: Arc<dyn Disk>| match target {
+        None => Ok(Vec::new()),
+        Some(_) => match planned(disk, args, &request)? {
+            Some((machine, plan)) => plan.refuse().and_then(|()| machine.changes()),
+            None => Ok(Vec::new()),
+        },
+    };
+    let report = write(&request, prepare, context.watch(&*progress))?;
+    reread(&request.device.path);
+    tell(args, &request.device, &report, plan.as_ref(), context)
+}
+
+fn planned(
+    disk: Arc<dyn Disk>,
+    args: &V2pArgs,
+    request: &WriteRequest,
+) -> Result<Option<(vdisk_fixup::Machine, Plan)>> {
+    passage::planned(disk, request.sector, &args.passage, Target::Physical)
+        .map_err(|error| error.in_file(&args.image))
+}
+
+/// A raw image may be the device itself.
+fn refuse_itself(image: &Image, device: &DiskInfo) -> Result<()> {
+    let number = |path: &Path| std::fs::metadata(path).map(|found| found.rdev()).unwrap_or(0);
+    let own = number(&device.path);
+    match image.files().iter().any(|file| own != 0 && number(&file.path) == own) {
+        true => Err(Error::refused("is also the image").in_file(&device.path)),
+        false => Ok(()),
+    }
+}
+
+/// What tells the image in its present state.
+fn identity(image: &Image) -> Result<String> {
+    let mut text = String::new();
+    for file in image.files() {
+        let failed = |error| Error::io(error, "look at it").in_file(&file.path);
+        let path = file.path.canonicalize().map_err(failed)?;
+        let found = path.metadata().map_err(failed)?;
+        text += &format!(
+            "{} of {} bytes, {}.{:09}; ",
+            path.display(),
+            found.len(),
+            found.mtime(),
+            found.mtime_nsec()
+        );
+    }
+    Ok(text)
+}
+
+/// Where a job that is cut off leaves how far it was.
+fn beside(image: &Path, device: &DiskInfo) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(image.file_name().unwrap_or_default());
+    let tag: String = device
+        .confirmation()
+        .chars()
+        .map(|one| if one.is_ascii_alphanumeric() { one } else { '-' })
+        .take(64)
+        .collect();
+    name.push(format!(".vdisk-v2p-{tag}"));
+    image.with_file_name(name)
+}
+
+/// Shows what would be lost, and goes on only if the disk is confirmed.
+fn insist(args: &V2pArgs, device: &DiskInfo, context: &Context<'_>) -> Result<()> {
+    context.note(&format!("all that is on this disk will be lost:\n{}", contents(device)));
+    if args.confirm.is_none() && std::io::stdin().is_terminal() {
+        let mut out = std::io::stderr().lock();
+        let asked =
+            write!(out, "type {} to go on: ", device.confirmation()).and_then(|()| out.flush());
+        let mut answer = String::new();
+        let read = asked.and_then(|()| std::io::stdin().lock().read_line(&mut answer));
+        read.map_err(|error| Error::io(error, "ask"))?;
+        return confirm(device, Some(answer.trim()));
+    }
+    confirm(device, args.confirm.as_deref())
+}
+
+/// The disk and what stands on it, for people.
+fn contents(device: &DiskInfo) -> String {
+    let mut text = page(device);
+    let open = OpenOptions::new().format(Format::Raw).open(&device.path);
+    // What cannot be read is lost all the same.
+    let found =
+        open.and_then(|disk| vdisk_guest::inspect(Arc::new(disk), device.logical_sector_size));
+    let Ok(found) = found else { return text };
+    for part in &found.partitions {
+        let file_system = part.filesystem.as_ref();
+        let kind = file_system.map_or("nothing known", |one| one.kind);
+        let label = file_system.and_then(|one| one.label.as_deref()).unwrap_or_default();
+        text += &format!(
+            "    partition {}: {}, {kind} {label}\n",
+            part.number,
+            human_size(part.length)
+        );
+    }
+    for system in &found.systems {
+        let name = system.hostname.as_deref().unwrap_or("a machine without a name");
+        let product = system.product.as_deref().unwrap_or("an unknown system");
+        text += &format!("    {name}: {product}\n");
+    }
+    text
+}
+
+/// Has the kernel look at the new partitions. Where it cannot, it does at the next start.
+fn reread(device: &Path) {
+    let mut command = std::process::Command::new("blockdev");
+    let command = command.arg("--rereadpt").arg(device);
+    let _ =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
+}
+
+fn tell_plan(
+    args: &V2pArgs,
+    device: &DiskInfo,
+    steps: &[String],
+    plan: Option<&Plan>,
+    context: &Context<'_>,
+) -> Result<Outcome> {
+    if context.json() {
+        show::json(&json!({
+            "schema": "vdisk.plan/1", "filename": args.image, "device": device, "steps": steps,
+            "plan": plan,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    let mut text = format!("all that is on this disk would be lost:\n{}", contents(device));
+    steps.iter().for_each(|step| text += &format!("{step}\n"));
+    text += &plan.map(fixup::page).unwrap_or_default();
+    show::text(&text)?;
+    Ok(Outcome::Done)
+}
+
+fn tell(
+    args: &V2pArgs,
+    device: &DiskInfo,
+    report: &WriteReport,
+    plan: Option<&Plan>,
+    context: &Context<'_>,
+) -> Result<Outcome> {
+    if context.json() {
+        show::json(&json!({
+            "schema": "vdisk.v2p/1",
+            "image": args.image,
+            "device": device.path,
+            "serial": device.serial,
+            "written": report.written,
+            "resumed-at": report.resumed_at,
+            "steps": report.steps,
+            "verified": report.verified,
+            "plan": plan,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    if let Some(at) = report.resumed_at {
+        context.note(&format!("went on at {} of an earlier run", human_size(at)));
+    }
+    report.steps.iter().for_each(|step| context.note(step));
+    let verified = if report.verified { ", verified" } else { "" };
+    context.remark(&format!("{} written{verified}", human_size(report.written)));
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,241 @@
+//! `p2v` and `v2p`: disks to images and back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::single_range_in_vec_init,
+    missing_docs
+)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::{Place, assert_keys};
+use vdisk_testkit::faulty::{Faults, Faulty};
+use vdisk_testkit::loops::{Loop, Mounted};
+use vdisk_testkit::tools::{arg, must, sha256, sha256_file};
+
+const MIB: u64 = 1 << 20;
+
+/// Waits until `what` holds.
+fn until(what: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if what() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it never came to that");
+}
+
+/// Waits until the job's state file says that some of it is done, and kills it.
+fn kill_in_the_middle(mut child: Child, state: &Path) {
+    let done = || -> u64 {
+        let text = std::fs::read_to_string(state).unwrap_or_default();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        document["done"].as_u64().unwrap_or_default()
+    };
+    until(|| done() > 2 * MIB);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn spawn(place: &Place, line: &str) -> Child {
+    let mut command = place.command();
+    command.args(line.split_whitespace()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+#[test]
+fn the_list_has_its_keys() {
+    let place = Place::new();
+    let list = place.json("p2v --list");
+    assert_eq!(list["schema"], "vdisk.disks/1");
+    for disk in list["disks"].as_array().unwrap() {
+        assert_keys(
+            disk,
+            &[
+                "name",
+                "path",
+                "model",
+                "serial",
+                "by-id",
+                "size",
+                "logical-sector-size",
+                "physical-sector-size",
+                "rotational",
+                "removable",
+                "read-only",
+                "partitions",
+                "uses",
+            ],
+            &[],
+        );
+    }
+    place.run("p2v --list").code(0);
+}
+
+#[test]
+fn a_capture_killed_in_the_middle_goes_on() {
+    let place = Place::new();
+    let bytes = place.raw("disk", 24 * MIB, &[0..9 * MIB, 12 * MIB..24 * MIB]);
+    let Some(device) = Loop::attach(&place.path("disk"), &[]) else { return };
+    let device = arg(&device.path);
+    for (name, state) in [("a.vhdx", ".a.vhdx.vdisk-p2v"), ("b.vmdk", ".b.vmdk.vdisk-p2v")] {
+        let line = format!("p2v {device} {name} --checkpoint 1M");
+        let child = spawn(&place, &format!("{line} --rate-limit 12M"));
+        kill_in_the_middle(child, &place.path(state).join("state.json"));
+        assert!(!place.path(name).exists());
+        let done = place.run(&format!("{line} --output json")).code(0).json();
+        let disk = &done["disks"][0];
+        assert!(disk["resumed-at"].as_u64().unwrap() > 2 * MIB, "{done}");
+        assert!(disk["written"].as_u64().unwrap() < 20 * MIB, "{done}");
+        assert_eq!(disk["bad"]["bytes"], 0);
+        let digest = place.run(&format!("checksum {name}")).ok().out;
+        assert!(digest.starts_with(&sha256(&bytes)), "{name}: {digest}");
+        place.run(&format!("check {name}")).code(0);
+    }
+    let names = place.names();
+    assert_eq!(names, ["a.vhdx", "b.vmdk", "disk"]);
+}
+
+#[test]
+fn bad_sectors_are_told_loudly() {
+    let place = Place::new();
+    let mut bytes = place.raw("disk", 8 * MIB, &[0..8 * MIB]);
+    let bad = 3 * MIB + 512..3 * MIB + 1024;
+    let faults = Faults { bad: vec![bad.clone()], ..Faults::default() };
+    let Some(faulty) = Faulty::mount(&place.path("disk"), &place.path("mnt"), faults) else {
+        return;
+    };
+    let line = format!("p2v -f raw {} out.vhd --retries 1", arg(&faulty.path));
+    let ran = place.run(&format!("{line} --output json"));
+    let ran = ran.fails(3, &["WARNING", "ZEROS", "out.vhd.map"]);
+    let disk = &ran.json()["disks"][0];
+    assert_eq!(disk["bad"]["ranges"][0]["start"], bad.start);
+    assert_eq!(disk["bad"]["bytes"], 512);
+    bytes[bad.start as usize..bad.end as usize].fill(0);
+    let digest = place.run("checksum out.vhd").ok().out;
+    assert!(digest.starts_with(&sha256(&bytes)), "{digest}");
+}
+
+#[test]
+fn several_disks_become_a_folder_of_images() {
+    let place = Place::new();
+    place.raw("one.img", MIB, &[0..512]);
+    std::fs::create_dir(place.path("sub")).unwrap();
+    place.raw("sub/one.img", 2 * MIB, &[0..512]);
+    place.run("p2v -f raw one.img sub/one.img out").fails(64, &["format"]);
+    place.run("p2v -f raw one.img sub/one.img out --target hyper-v-gen2").code(0);
+    let mut names: Vec<_> =
+        place.path("out").read_dir().unwrap().map(|one| one.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["one-2.vhdx", "one.vhdx"]);
+    place.run("p2v -f raw one.img a.vmdk --target hyper-v-gen2").fails(7, &["generation 2"]);
+    place.run("p2v -f raw one.img a.vmdk -o subformat=streamOptimized").fails(5, &["convert"]);
+    place.run("p2v no-such-disk a.vmdk").fails(8, &["--list"]);
+    place.run("p2v one.img").fails(64, &["DEST"]);
+    assert_eq!(place.names(), ["one.img", "out", "sub"]);
+}
+
+/// A disk with an ext4 that is mounted; the disk and where.
+fn mounted(place: &Place) -> Option<(Loop, Mounted)> {
+    let file = std::fs::File::create(place.path("disk")).unwrap();
+    file.set_len(48 * MIB).unwrap();
+    let device = Loop::attach(&place.path("disk"), &[])?;
+    must("mke2fs", &["-q", "-t", "ext4", arg(&device.path)]);
+    let mounted = Mounted::new(&device.path, &place.path("mnt"))?;
+    Some((device, mounted))
+}
+
+#[test]
+fn a_disk_in_use_is_copied_only_when_asked_and_held_still() {
+    let place = Place::new();
+    let Some((device, mounted)) = mounted(&place) else { return };
+    let path = arg(&device.path);
+    place.run(&format!("p2v {path} a.vhdx")).fails(7, &["mounted at", "--live"]);
+    place.run(&format!("p2v {path} mnt/a.vhdx --live")).fails(7, &["the disk that is copied"]);
+
+    // Somebody writes all the time.
+    let mut writer = Command::new("sh")
+        .args(["-c", "i=0; while [ -d $0 ]; do i=$((i+1)); echo $i > $0/f$((i%50)); done"])
+        .arg(&mounted.point)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ran = place.run(&format!("p2v {path} a.vhdx --live --output json"));
+    let ran = ran.code(0);
+    assert_eq!(ran.json()["disks"][0]["live"][0]["how"], "frozen", "{ran:#?}");
+    place.run("convert a.vhdx a.img").code(0);
+    must("e2fsck", &["-fn", arg(&place.path("a.img"))]);
+
+    // Killed while it holds the file system: the guardian lets go.
+    let line = format!("p2v {path} b.vhdx --live --rate-limit 1M --skip-free=none");
+    let mut child = spawn(&place, &line);
+    let count = place.path("mnt/count");
+    until(|| place.path(".b.vhdx.vdisk-p2v/state.json").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until(|| std::fs::write(&count, b"it can be written to").is_ok());
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+}
+
+#[test]
+fn an_image_becomes_a_disk_and_an_image_again() {
+    let place = Place::new();
+    let bytes = place.raw("disk", 16 * MIB, &[0..6 * MIB, 9 * MIB..16 * MIB]);
+    place.run("convert -f raw disk image.vhdx").ok();
+    let before = sha256_file(&place.path("image.vhdx"));
+    place.write("target", &vec![0x5a; 16 << 20]);
+    let Some(device) = Loop::attach(&place.path("target"), &[]) else { return };
+    let path = arg(&device.path);
+    let line = format!("v2p image.vhdx {path} --checkpoint 1M");
+    place.run(&line).fails(7, &["all that is on it", &format!("--confirm '{path}'")]);
+    place.run(&format!("{line} --confirm /dev/sdx")).fails(7, &["confirmed as /dev/sdx"]);
+    assert_eq!(std::fs::read(place.path("target")).unwrap(), vec![0x5a; 16 << 20]);
+    place.run(&format!("{line} --dry-run")).code(0);
+    assert_eq!(std::fs::read(place.path("target")).unwrap(), vec![0x5a; 16 << 20]);
+
+    // Killed in the middle: slowed down by being traced, if it can be.
+    let line = format!("{line} --confirm {path}");
+    let child = spawn(&place, &line);
+    let state = hidden(&place, ".image.vhdx.vdisk-v2p").join("state.json");
+    // It may be done before it is killed; then the second run writes anew.
+    kill_or_done(child, &state);
+    place.run(&format!("{line} --output json")).code(0);
+    drop(device);
+    assert_eq!(sha256_file(&place.path("target")), sha256(&bytes));
+    assert_eq!(sha256_file(&place.path("image.vhdx")), before);
+    assert_eq!(place.names(), ["disk", "image.vhdx", "target"]);
+}
+
+fn hidden(place: &Place, prefix: &str) -> PathBuf {
+    let found = || place.names().into_iter().find(|name| name.starts_with(prefix));
+    for _ in 0..200 {
+        if let Some(name) = found() {
+            return place.path(&name);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    place.path(prefix)
+}
+
+fn kill_or_done(mut child: Child, state: &Path) {
+    for _ in 0..500 {
+        if child.try_wait().unwrap().is_some() {
+            return;
+        }
+        if std::fs::read_to_string(state).is_ok_and(|text| !text.contains("\"done\": 0")) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
