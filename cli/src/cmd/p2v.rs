@@ -44,11 +44,13 @@ pub(super) fn run(args: &P2vArgs, context: &Context<'_>) -> Result<Outcome> {
     for source in &sources {
         plans.push(look(source, args, context)?);
     }
-    definition::insist(&sources, args)?;
+    let guest = plans.iter().any(|plan| !matches!(plan, Look::NoGuest));
+    if guest {
+        definition::insist(&sources, args)?;
+    }
     if args.passage.dry_run {
         return tell_plans(&sources, &jobs, &plans, context);
     }
-    let guest = plans.iter().any(|plan| !matches!(plan, Look::NoGuest));
     if args.target.is_some() {
         match guest {
             true => passage::tell_identity(&args.passage, context),
