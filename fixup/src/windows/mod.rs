@@ -6,13 +6,18 @@
 //! | `registry.rs` | a hive under change, each change an action |
 //! | `guest.rs` | what must be known of the guest first |
 //! | `adapt/` | drivers for the target's disks |
+//! | `drivers/`, `inf/` | drivers from a folder of the host, and the files that describe them |
+//! | `files.rs` | files put in place by noted actions |
 //! | `identity/` | machine SID, names, disk ids |
 //! | `ntfs/` | security descriptors of files, and what file records say |
 
 mod adapt;
+mod drivers;
+mod files;
 mod guest;
 mod hives;
 pub mod identity;
+pub mod inf;
 pub mod ntfs;
 mod registry;
 

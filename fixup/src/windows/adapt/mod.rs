@@ -6,8 +6,8 @@ mod table;
 
 use vdisk_core::Result;
 
-use super::Hives;
 use super::guest::Guest;
+use super::{Hives, drivers};
 use crate::{AdaptOptions, Machine, Plan};
 
 /// Plans and makes what the target needs.
@@ -23,5 +23,6 @@ pub(super) fn adapt(
 ) -> Result<()> {
     fitness::check(machine, guest, options.target, plan)?;
     fitness::check_registry(machine, hives, plan)?;
+    drivers::inject(machine, hives, guest, options, plan)?;
     boot::enable(machine, hives, guest, options.target, plan)
 }
