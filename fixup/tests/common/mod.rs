@@ -204,7 +204,7 @@ impl Registry {
         self.text(&path, "ImagePath", &format!("System32\\drivers\\{name}.sys"));
     }
 
-    fn save(&mut self, path: &Path) {
+    pub(crate) fn save(&mut self, path: &Path) {
         fs::write(path, self.0.take().unwrap().finish().unwrap()).unwrap();
     }
 }

@@ -8,8 +8,11 @@
     missing_docs
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod hives;
 mod secure;
+mod strip;
 mod volume;
 
 use vdisk_fixup::windows::identity::sid::MachineSid;

@@ -12,7 +12,7 @@ use crate::volume::{judge, make, mounted};
 use crate::{OLD, swap};
 
 /// Gives files of a new directory descriptors that name accounts of two machines.
-const GIVE: &str = r#"
+pub(crate) const GIVE: &str = r#"
 import os, struct, sys
 def sid(a, *s):
     return bytes([1, len(s)]) + a.to_bytes(6, 'big') + b''.join(struct.pack('<I', x) for x in s)

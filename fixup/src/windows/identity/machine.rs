@@ -1,0 +1,206 @@
+//! Another machine SID, in everything at once: hives, files' descriptors, names, tasks.
+
+use std::collections::BTreeSet;
+
+use vdisk_core::{Error, Result};
+use vdisk_guest::Place;
+use vdisk_guest::windows::Sid;
+
+use super::profiles::Profile;
+use super::sid::MachineSid;
+use super::swap::Swap;
+use super::{caution, cautiously, profiles, tasks, volumes};
+use crate::windows::Hives;
+use crate::{Action, Machine, Plan, StripOptions};
+
+const ID: &str = "windows.sid";
+/// Hives of the system besides those that are always there.
+const MORE: [&str; 6] = [
+    "System32/config/BBI",
+    "System32/config/DRIVERS",
+    "System32/config/COMPONENTS",
+    "System32/config/ELAM",
+    "appcompat/Programs/Amcache.hve",
+    "System32/config/systemprofile/NTUSER.DAT",
+];
+/// Copies that Windows keeps of its hives.
+const COPIES: [&str; 2] = ["System32/config/RegBack", "repair"];
+/// Bytes of a hive that is looked at for mentions.
+const MOST: u64 = 512 << 20;
+
+/// Gives the machine another SID; what stands in the way is a refusal.
+pub(super) fn change(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    options: &StripOptions,
+    plan: &mut Plan,
+) -> Result<()> {
+    if options.keeps(ID) {
+        return Ok(());
+    }
+    let old = read(machine, hives)?;
+    let users = profiles::list(machine, hives)?;
+    let swap = Swap::new(old, old.other(&taken(machine, hives, &users)?)?);
+    let own: Vec<&Profile> = users.iter().filter(|user| user.is_of(&old)).collect();
+    caution::losses(machine, &own, plan);
+    let action = Action::new(ID, "give the machine another SID", "the whole machine")
+        .why("a copy with the same SID is the same machine to Windows")
+        .before(old.to_string())
+        .after(swap.new.to_string());
+    plan.act(action);
+    tasks::change(machine, hives, &swap, options, plan)?;
+    for name in ["SAM", "SECURITY", "SYSTEM", "SOFTWARE", "DEFAULT"] {
+        let path = format!("{}/System32/config/{name}", hives.folder());
+        let root = hives.root().clone();
+        if machine.volume(&root)?.fs().exists(path.as_bytes())? {
+            hive(machine, hives, &root, &path, &swap, plan)?;
+        }
+    }
+    others(machine, hives, &users, &swap, options, plan)?;
+    volumes::change(machine, &swap, options, plan)
+}
+
+/// The machine's SID by SAM, which SECURITY must agree with.
+fn read(machine: &mut Machine, hives: &mut Hives) -> Result<MachineSid> {
+    let unknown = |what: &str| {
+        Error::refused(format!("{what} does not tell the machine's SID"))
+            .hint("see what is found and what is wrong with: vdisk inspect")
+    };
+    let sam = hives.config(machine, "SAM")?;
+    let domain = sam.value("SAM\\Domains\\Account", "V")?;
+    let domain = domain.map(|value| value.data()).transpose()?;
+    let sid = domain.and_then(|bytes| MachineSid::at_end(&bytes)).ok_or_else(|| unknown("SAM"))?;
+    let security = hives.config(machine, "SECURITY")?;
+    let policy = security.value("Policy\\PolAcDmS", "")?;
+    let policy = policy.map(|value| value.data()).transpose()?;
+    let other = policy.and_then(|bytes| MachineSid::at_end(&bytes));
+    let other = other.ok_or_else(|| unknown("SECURITY"))?;
+    if other != sid {
+        return Err(Error::refused(format!(
+            "SAM gives the machine's SID as {sid}, SECURITY as {other}: the hives are not of one \
+             machine or one moment"
+        ))
+        .hint("take both from one image, or let Windows start once"));
+    }
+    Ok(sid)
+}
+
+/// SIDs that stand in the guest already.
+fn taken(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    users: &[Profile],
+) -> Result<BTreeSet<MachineSid>> {
+    let mut taken: BTreeSet<_> =
+        users.iter().filter_map(|user| MachineSid::parse(&user.sid)).collect();
+    let security = hives.config(machine, "SECURITY")?;
+    if let Some(value) = security.value("Policy\\PolPrDmS", "")? {
+        taken.extend(Sid::parse(&value.data()?).and_then(|sid| MachineSid::of(&sid)));
+    }
+    Ok(taken)
+}
+
+/// Swaps in one hive, and notes it.
+fn hive(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    place: &Place,
+    path: &str,
+    swap: &Swap,
+    plan: &mut Plan,
+) -> Result<()> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let counts = hives.file(machine, place, path, name)?.swap(swap)?;
+    if !counts.is_none() {
+        let action = Action::new("windows.sid.hive", "put the new SID into a hive", path)
+            .why("it names the machine or its accounts")
+            .before(format!("the old SID in {counts}"))
+            .after(format!("the new SID in {counts}"));
+        plan.act(action);
+    }
+    Ok(())
+}
+
+/// Hives of users, and others that are there on some systems: only those that name the machine
+/// are opened, and each of them is written before the next one.
+fn others(
+    machine: &mut Machine,
+    hives: &Hives,
+    users: &[Profile],
+    swap: &Swap,
+    options: &StripOptions,
+    plan: &mut Plan,
+) -> Result<()> {
+    let (root, folder) = (hives.root().clone(), hives.folder().to_owned());
+    let mut all: Vec<(Place, String)> = Vec::new();
+    for user in users {
+        match &user.place {
+            Some(place) => {
+                let found = user.hives(machine)?;
+                all.extend(found.into_iter().map(|path| (place.clone(), path)));
+            }
+            None if user.is_of(&swap.old) => {
+                let what = format!(
+                    "the profile of {} is in {}, on no volume of this disk",
+                    user.sid, user.folder
+                );
+                let error = Error::refused(what).hint("its user gets a new, empty one: --force");
+                cautiously(plan, "windows.sid.profile", options.force, |_| Err(error))?;
+            }
+            None => {}
+        }
+    }
+    let fs = machine.volume(&root)?.fs();
+    for copies in COPIES.map(|copies| format!("{folder}/{copies}")) {
+        if fs.exists(copies.as_bytes())? {
+            for file in fs.read_dir(copies.as_bytes())? {
+                let name = String::from_utf8_lossy(&file.name).into_owned();
+                all.push((root.clone(), format!("{copies}/{name}")));
+            }
+        }
+    }
+    all.extend(MORE.map(|path| (root.clone(), format!("{folder}/{path}"))));
+    all.sort_by_key(|(_, path)| path.to_ascii_lowercase());
+    all.dedup_by_key(|(place, path)| (format!("{place:?}"), path.to_ascii_lowercase()));
+    for (place, path) in all {
+        let id = "windows.sid.hive";
+        cautiously(plan, id, options.force, |plan| {
+            other(machine, hives, &place, &path, swap, plan)
+        })?;
+    }
+    Ok(())
+}
+
+fn other(
+    machine: &mut Machine,
+    hives: &Hives,
+    place: &Place,
+    path: &str,
+    swap: &Swap,
+    plan: &mut Plan,
+) -> Result<()> {
+    let fs = machine.volume(place)?.fs();
+    if !fs.exists(path.as_bytes())? || !names(fs, path, swap)? {
+        return Ok(());
+    }
+    let mut own = Hives::new(hives.root().clone(), hives.folder());
+    hive(machine, &mut own, place, path, swap, plan)?;
+    own.finish(machine, plan)
+}
+
+/// Whether a hive or its logs name the machine at all.
+fn names(fs: &dyn vdisk_guest::fs::GuestFs, path: &str, swap: &Swap) -> Result<bool> {
+    let bytes = fs.read(path.as_bytes(), MOST)?;
+    if !vdisk_hive::is_hive(&bytes) {
+        return Ok(false);
+    }
+    if swap.count(&bytes) > 0 {
+        return Ok(true);
+    }
+    for log in [".LOG1", ".LOG2", ".LOG"].map(|ending| format!("{path}{ending}")) {
+        if fs.exists(log.as_bytes())? && swap.count(&fs.read(log.as_bytes(), MOST)?) > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,165 @@
+//! The users of a Windows, and where their hives are.
+
+use vdisk_core::Result;
+use vdisk_guest::Place;
+
+use super::sid::MachineSid;
+use crate::Machine;
+use crate::windows::Hives;
+
+const LIST: &str = "Microsoft\\Windows NT\\CurrentVersion\\ProfileList";
+/// Where a profile keeps the hive of its classes: from Vista on, and before it.
+const CLASSES: [&str; 2] = [
+    "AppData/Local/Microsoft/Windows/UsrClass.dat",
+    "Local Settings/Application Data/Microsoft/Windows/UsrClass.dat",
+];
+/// Where the apps of a profile keep theirs: a folder of folders, and the files in each.
+const APPS: &str = "AppData/Local/Packages";
+const APP_HIVES: [&str; 3] = [
+    "Settings/settings.dat",
+    "SystemAppData/Helium/User.dat",
+    "SystemAppData/Helium/UserClasses.dat",
+];
+
+/// A user's profile.
+#[derive(Clone, Debug)]
+pub(super) struct Profile {
+    /// The user's SID, as the list of profiles names it.
+    pub(super) sid: String,
+    /// The volume it is on; none where that is not among those of this disk.
+    pub(super) place: Option<Place>,
+    /// Its folder there, with `/` between names.
+    pub(super) folder: String,
+}
+
+impl Profile {
+    /// The name of its folder, which mostly is the user's.
+    pub(super) fn user(&self) -> &str {
+        self.folder.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether its user is an account of the machine itself.
+    pub(super) fn is_of(&self, machine: &MachineSid) -> bool {
+        MachineSid::parse(&self.sid).as_ref() == Some(machine)
+    }
+
+    /// The hives in it that are there.
+    pub(super) fn hives(&self, machine: &mut Machine) -> Result<Vec<String>> {
+        let Some(place) = &self.place else { return Ok(Vec::new()) };
+        let fs = machine.volume(place)?.fs();
+        let inside = |file: &str| format!("{}/{file}", self.folder);
+        let mut all = vec![inside("NTUSER.DAT")];
+        all.extend(CLASSES.map(inside));
+        let apps = inside(APPS);
+        if fs.exists(apps.as_bytes())? {
+            for app in fs.read_dir(apps.as_bytes())? {
+                let name = String::from_utf8_lossy(&app.name).into_owned();
+                all.extend(APP_HIVES.map(|hive| format!("{apps}/{name}/{hive}")));
+            }
+        }
+        let mut found = Vec::new();
+        for path in all {
+            if fs.exists(path.as_bytes())? {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// All profiles that SOFTWARE lists, and the one that new users get.
+pub(super) fn list(machine: &mut Machine, hives: &mut Hives) -> Result<Vec<Profile>> {
+    let (root, windows) = (hives.root().clone(), hives.folder().to_owned());
+    let software = hives.config(machine, "SOFTWARE")?;
+    let key = "Microsoft\\Windows NT\\CurrentVersion";
+    let system_root = software.text(key, "SystemRoot")?.unwrap_or_else(|| "C:\\Windows".into());
+    let drive = system_root.get(..2).unwrap_or("C:").to_owned();
+    let mut named = Vec::new();
+    for sid in software.children(LIST)? {
+        let path = software.text(&format!("{LIST}\\{sid}"), "ProfileImagePath")?;
+        named.extend(path.map(|path| (sid, path)));
+    }
+    let folder = software.text(LIST, "ProfilesDirectory")?;
+    let default = software.text(LIST, "Default")?.or_else(|| {
+        software
+            .text(LIST, "DefaultUserProfile")
+            .ok()
+            .flatten()
+            .zip(folder)
+            .map(|(name, folder)| format!("{folder}\\{name}"))
+    });
+    named.extend(default.map(|path| ("default".to_owned(), path)));
+    let mut profiles = Vec::new();
+    for (sid, path) in named {
+        let path = expand(&path, &drive, &system_root);
+        let (letter, rest) = path.split_at_checked(2).unwrap_or(("", &path));
+        let folder = rest.replace('\\', "/");
+        let folder = folder.trim_end_matches('/').to_owned();
+        let place = if letter.eq_ignore_ascii_case(&drive) {
+            Some(root.clone())
+        } else {
+            mounted(machine, hives, letter)?
+        };
+        profiles.push(Profile { sid, place, folder });
+    }
+    // Windows itself may stand elsewhere than its own drive says.
+    for profile in &mut profiles {
+        let own = system_root.get(2..).unwrap_or_default().replace('\\', "/");
+        if let Some(rest) = strip_prefix(&profile.folder, &own) {
+            profile.folder = format!("{windows}{rest}");
+        }
+    }
+    Ok(profiles)
+}
+
+/// The partition that Windows gives a letter (`D:`) to.
+fn mounted(machine: &mut Machine, hives: &mut Hives, letter: &str) -> Result<Option<Place>> {
+    let system = hives.config(machine, "SYSTEM")?;
+    let name = format!("\\DosDevices\\{}", letter.to_ascii_uppercase());
+    let Some(value) = system.value("MountedDevices", &name)? else { return Ok(None) };
+    let data = value.data()?.into_owned();
+    let inventory = machine.inventory();
+    let found = inventory.partitions.iter().find(|partition| {
+        if let Some(guid) = data.strip_prefix(b"DMIO:ID:") {
+            let guid = uuid::Uuid::from_slice_le(guid).ok().map(|guid| guid.to_string());
+            return guid.is_some_and(|guid| {
+                partition.uuid.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(&guid))
+            });
+        }
+        let Some((signature, start)) = data.split_first_chunk::<4>() else { return false };
+        let signature = format!("{:#010x}", u32::from_le_bytes(*signature));
+        inventory.disk.disk_id.as_ref() == Some(&signature)
+            && start == partition.start.to_le_bytes()
+    });
+    Ok(found.map(|partition| Place::Partition(partition.number)))
+}
+
+/// The path with the variables that profiles are named with.
+fn expand(path: &str, drive: &str, system_root: &str) -> String {
+    for (variable, value) in
+        [("%SystemDrive%", drive), ("%SystemRoot%", system_root), ("%windir%", system_root)]
+    {
+        if let Some(rest) = strip_prefix(path, variable) {
+            return format!("{value}{rest}");
+        }
+    }
+    path.to_owned()
+}
+
+fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expand;
+
+    #[test]
+    fn paths_are_expanded() {
+        let expand = |path| expand(path, "C:", "C:\\Windows");
+        assert_eq!(expand("%SystemDrive%\\Users\\a"), "C:\\Users\\a");
+        assert_eq!(expand("%systemroot%\\system32"), "C:\\Windows\\system32");
+        assert_eq!(expand("D:\\Users\\a"), "D:\\Users\\a");
+    }
+}
