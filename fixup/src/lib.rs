@@ -70,7 +70,7 @@ use vdisk_guest::inventory::Family;
 /// [`Identity::New`] what makes them another machine.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] where no guest is known; the disk's. What stands in the way of a change
+/// [`ErrorKind::UnknownFormat`] where no guest is known; the disk's. What stands in the way of a change
 /// is a refusal of the plan, no error.
 pub fn strip(machine: &mut Machine, options: &StripOptions, plan: &mut Plan) -> Result<()> {
     for (index, family) in systems(machine, plan)? {
@@ -100,7 +100,7 @@ pub fn adapt(machine: &mut Machine, options: &AdaptOptions, plan: &mut Plan) -> 
 fn systems(machine: &Machine, plan: &mut Plan) -> Result<Vec<(usize, Family)>> {
     let systems = &machine.inventory().systems;
     if systems.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, "no guest system was found on the disk")
+        return Err(Error::new(ErrorKind::UnknownFormat, "no guest system was found on the disk")
             .hint("see what is there with: vdisk inspect"));
     }
     if plan.system.is_none() {

@@ -209,7 +209,8 @@ fn free_space_goes_where_no_child_stands_on_it() {
     for format in FORMATS {
         let chain = chain(format, 70);
         // What a file system would call free: everything from 1 MiB on, to a crooked end.
-        let free = Ranges::from_iter([1 << 20..(3 << 20) + 100]);
+        let mut free = Ranges::new();
+        free.push(1 << 20..(3 << 20) + 100);
         let request = CompactRequest { free: Some(&free), ..CompactRequest::default() };
         let run =
             |path: &Path| vdisk::compact(path, &OpenOptions::new(), &request, Watch::default());

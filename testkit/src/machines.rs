@@ -184,7 +184,12 @@ pub fn windows_tree(corpus: &Path, root: &Path) {
 pub fn hive_to(corpus: &Path, name: &str, target: &Path) {
     let output = fs::File::create(target).expect("hive");
     let packed = corpus.join(format!("{name}.xz"));
-    let done = Command::new("xz").arg("-dc").arg(&packed).stdout(output).status().expect("xz");
+    let done = Command::new("xz")
+        .args(["-dc", "--no-sparse"])
+        .arg(&packed)
+        .stdout(output)
+        .status()
+        .expect("xz");
     assert!(done.success(), "{}", packed.display());
 }
 
