@@ -22,6 +22,7 @@ struct PlanDocument<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct DoneDocument<'a> {
     #[serde(flatten)]
     report: &'a Report,

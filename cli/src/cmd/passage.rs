@@ -32,7 +32,7 @@ pub(super) fn planned(
     let done = vdisk_fixup::strip(&mut machine, &strip, &mut plan)
         .and_then(|()| vdisk_fixup::adapt(&mut machine, &adapt, &mut plan));
     match done {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::UnknownFormat => Ok(None),
         done => done.map(|()| Some((machine, plan))),
     }
 }
