@@ -16,8 +16,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{Place, assert_keys};
+use vdisk_testkit::corpus;
 use vdisk_testkit::faulty::{Faults, Faulty};
 use vdisk_testkit::loops::{Loop, Mounted};
+use vdisk_testkit::machines::{Part, assemble, ntfs, programs, windows_tree};
 use vdisk_testkit::tools::{arg, must, sha256, sha256_file};
 
 const MIB: u64 = 1 << 20;
@@ -213,6 +215,65 @@ fn an_image_becomes_a_disk_and_an_image_again() {
     assert_eq!(sha256_file(&place.path("target")), sha256(&bytes));
     assert_eq!(sha256_file(&place.path("image.vhdx")), before);
     assert_eq!(place.names(), ["disk", "image.vhdx", "target"]);
+}
+
+#[test]
+fn a_windows_goes_there_and_back() {
+    if !programs(&["sfdisk", "mkfs.ntfs", "ntfs-3g", "ntfsinfo"]) {
+        return;
+    }
+    let Some(corpus) = corpus::folder() else { return };
+    let place = Place::new();
+    let parts = tempfile::tempdir().unwrap();
+    let tree = parts.path().join("tree");
+    windows_tree(&corpus, &tree);
+    let drivers = tree.join("Windows/System32/drivers");
+    std::fs::create_dir_all(&drivers).unwrap();
+    for name in ["atapi", "intelide", "pciide", "msahci", "lsi_sas", "vmbus", "storvsc"] {
+        std::fs::write(drivers.join(format!("{name}.sys")), b"MZ").unwrap();
+    }
+    let Some(volume) = ntfs(parts.path(), 96, &tree) else { return };
+    let part = Part { kind: "7", more: "bootable", content: &volume };
+    assemble(&place.path("disk"), "dos", "0x12345678", &[part]);
+    let before = sha256_file(&place.path("disk"));
+    let Some(device) = Loop::attach(&place.path("disk"), &[]) else { return };
+    let line = format!("p2v {} vm.vhdx --target hyper-v-gen1", arg(&device.path));
+    let ran = place.run(&format!("{line} --output json"));
+    let ran = ran.fails(0, &["keeps its identity"]);
+    let done = ran.json();
+    assert!(!done["disks"][0]["plan"]["actions"].as_array().unwrap().is_empty(), "{done}");
+    assert_eq!(done["definition"][0], "vm.ps1");
+    drop(device);
+    assert_eq!(sha256_file(&place.path("disk")), before, "the source was written to");
+    assert_eq!(
+        place.names(),
+        ["disk", "vm.ps1", "vm.vhdx", "vm.vhdx.p2v-1.json", "vm.vhdx.p2v-1.undo"]
+    );
+    // Its hives are of several machines, which `inspect` tells.
+    let found = place.run("inspect vm.vhdx --output json").code(3).json();
+    assert_eq!(found["systems"][0]["family"], "windows");
+
+    // And onto a larger disk, with its file system grown.
+    let file = std::fs::File::create(place.path("target")).unwrap();
+    file.set_len(160 * MIB).unwrap();
+    let Some(device) = Loop::attach(&place.path("target"), &[]) else { return };
+    let path = arg(&device.path);
+    let image = sha256_file(&place.path("vm.vhdx"));
+    let line = format!("v2p vm.vhdx {path} --confirm {path} --grow --output json");
+    let done = place.run(&line).code(0).json();
+    assert_eq!(done["verified"], true);
+    assert_eq!(sha256_file(&place.path("vm.vhdx")), image, "the image was written to");
+    drop(device);
+    let found = place.run("inspect -f raw target --output json").code(3).json();
+    assert_eq!(found["systems"][0]["family"], "windows");
+    let mut volume = vec![0; 158 << 20];
+    let disk = std::fs::File::open(place.path("target")).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&disk, &mut volume, MIB).unwrap();
+    place.write("volume", &volume);
+    let facts = must("ntfsinfo", &["-m", "-f", arg(&place.path("volume"))]);
+    let clusters = facts.lines().find(|line| line.contains("Volume Size in Clusters")).unwrap();
+    let clusters: u64 = clusters.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(clusters * 4096 > 155 * MIB, "{facts}");
 }
 
 fn hidden(place: &Place, prefix: &str) -> PathBuf {

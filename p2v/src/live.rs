@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde::Serialize;
-use vdisk::{Error, HostFile, Result, Store};
+use vdisk::{Error, Result};
 
 use crate::disks::{DiskInfo, Use};
 
@@ -75,10 +75,7 @@ impl Frozen {
             let how = if read_only { Hold::ReadOnly } else { frozen.hold_one(&point)? };
             frozen.held.push(Held { point, how });
         }
-        let device = HostFile::open(&disk.path)?;
-        let len =
-            device.len().map_err(|error| Error::io(error, "find its size").in_file(&disk.path))?;
-        device.give_up(0, len);
+        disk.forget_cached()?;
         Ok(frozen)
     }
 

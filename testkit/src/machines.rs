@@ -126,7 +126,7 @@ pub fn ntfs(folder: &Path, mib: u64, source: &Path) -> Option<PathBuf> {
         skip("ntfs-3g", &said(&done));
         return None;
     }
-    must("cp", &["-r", &format!("{}/.", arg(source)), arg(&target)]);
+    must("cp", &["-r", "--sparse=never", &format!("{}/.", arg(source)), arg(&target)]);
     must("umount", &[arg(&target)]);
     // FUSE lets go of the image a moment after the unmount.
     while Command::new("fuser").arg(&image).output().is_ok_and(|done| done.status.success()) {

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use vdisk::{Error, ErrorKind, Result};
+use vdisk::{Error, ErrorKind, HostFile, Result};
 
 use self::sysfs::Entry;
 use self::uses::Users;
@@ -137,6 +137,16 @@ impl DiskInfo {
     #[must_use]
     pub fn confirmation(&self) -> String {
         self.serial.clone().unwrap_or_else(|| self.path.display().to_string())
+    }
+
+    /// Has the host read the disk's bytes anew: what it keeps of the disk as a whole may be older
+    /// than what file systems wrote through its partitions.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn forget_cached(&self) -> Result<()> {
+        HostFile::open(&self.path)?.give_up(0, self.size);
+        Ok(())
     }
 
     /// Fails while anything uses it, naming what does.

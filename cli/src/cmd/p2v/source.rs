@@ -45,6 +45,7 @@ impl Source {
                 )
             })?;
         }
+        device.forget_cached()?;
         let disk = OpenOptions::new().format(Format::Raw).open(&device.path)?;
         Ok(Self {
             name: device.path.clone(),
