@@ -39,7 +39,8 @@ pub fn strip(
     options: &StripOptions,
     plan: &mut Plan,
 ) -> Result<()> {
-    with_hives(machine, index, plan, |machine, hives, _guest, plan| {
+    with_hives(machine, index, plan, |machine, hives, guest, plan| {
+        drivers::strip(machine, hives, guest, options, plan)?;
         identity::strip(machine, hives, options, plan)
     })
 }
