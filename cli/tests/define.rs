@@ -102,8 +102,9 @@ fn a_windows_never_has_less_memory_than_it_needs() {
     place.run("convert -f raw old.img old.vhd").code(0);
     let ran = place.run("define old.vhd --target hyper-v-gen1 --memory 256M");
     let script = String::from_utf8(place.read("old.ps1")).unwrap();
-    let words = script.split_whitespace().skip_while(|word| *word != "-MemoryStartupBytes");
-    let memory: u64 = words.skip(1).next().unwrap().trim_end_matches("MB").parse().unwrap();
+    let (_, memory) = script.split_once("-MemoryStartupBytes ").unwrap();
+    let memory: u64 =
+        memory.split_whitespace().next().unwrap().trim_end_matches("MB").parse().unwrap();
     assert!(memory >= 1024, "{script}");
     ran.fails(0, &["raised from 256"]);
     assert!(script.contains("-ControllerType IDE -ControllerNumber 0 -ControllerLocation 0"));

@@ -7,7 +7,7 @@ use vdisk_guest::inventory::Family;
 
 use crate::Definition;
 use crate::guest::Nic;
-use crate::vm::{Firmware, MIB, Vm};
+use crate::vm::{Firmware, Hypervisor, MIB, Vm};
 
 /// Disks that IDE has room for.
 const IDE_PLACES: usize = 4;
@@ -15,7 +15,7 @@ const IDE_PLACES: usize = 4;
 /// The script that makes the machine and attaches its disks.
 pub(crate) fn script(vm: &Vm) -> Result<Definition> {
     for disk in &vm.disks {
-        if !matches!(disk.format.as_str(), "vhd" | "vhdx") {
+        if !Hypervisor::HyperV.takes(&disk.format) {
             return Err(Error::new(ErrorKind::Unsupported, "Hyper-V takes VHD and VHDX only")
                 .in_file(&disk.file)
                 .hint("convert it first: vdisk convert -O vhdx"));

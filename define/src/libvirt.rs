@@ -8,7 +8,7 @@ use vdisk_guest::inventory::Family;
 
 use crate::Definition;
 use crate::guest::{Bus, Nic};
-use crate::vm::{Firmware, Vm};
+use crate::vm::{Firmware, Hypervisor, Vm};
 
 /// The domain, for `virsh define`.
 pub(crate) fn domain(vm: &Vm) -> Result<Definition> {
@@ -68,17 +68,14 @@ fn disks(vm: &Vm, text: &mut String) -> Result<()> {
         text.push_str("    <controller type='scsi' index='0' model='virtio-scsi'/>\n");
     }
     for (index, disk) in vm.disks.iter().enumerate() {
+        if !Hypervisor::Kvm.takes(&disk.format) {
+            let what = format!("libvirt runs raw, VHD and VMDK, but not {}", disk.format);
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .in_file(&disk.file)
+                .hint("convert it first: vdisk convert -O raw"));
+        }
         // libvirt calls VHD by QEMU's name for it.
-        let format = match disk.format.as_str() {
-            "vhd" => "vpc",
-            "raw" | "vmdk" => &disk.format,
-            other => {
-                let what = format!("libvirt runs raw, VHD and VMDK, but not {other}");
-                return Err(Error::new(ErrorKind::Unsupported, what)
-                    .in_file(&disk.file)
-                    .hint("convert it first: vdisk convert -O raw"));
-            }
-        };
+        let format = if disk.format == "vhd" { "vpc" } else { &disk.format };
         let _ = write!(
             text,
             "    <disk type='file' device='disk'>\n      <driver name='qemu' type='{format}'/>\n      \

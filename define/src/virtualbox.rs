@@ -7,7 +7,7 @@ use vdisk_guest::inventory::Family;
 
 use crate::Definition;
 use crate::guest::{Bus, Nic};
-use crate::vm::{Firmware, Vm};
+use crate::vm::{Firmware, Hypervisor, Vm};
 
 /// The script that makes the machine and attaches its disks.
 pub(crate) fn script(vm: &Vm) -> Result<Definition> {
@@ -47,7 +47,7 @@ fn disks(vm: &Vm, text: &mut String) -> Result<()> {
          --bootable on"
     );
     for (index, disk) in vm.disks.iter().enumerate() {
-        if !matches!(disk.format.as_str(), "vhd" | "vmdk") {
+        if !Hypervisor::VirtualBox.takes(&disk.format) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "VirtualBox takes VHD and VMDK; VHDX it only reads",

@@ -25,6 +25,30 @@ pub enum Hypervisor {
     VirtualBox,
 }
 
+impl Hypervisor {
+    /// Whether it runs disks in images of that format, as vdisk calls it.
+    #[must_use]
+    pub fn takes(self, format: &str) -> bool {
+        match self {
+            Self::HyperV => matches!(format, "vhd" | "vhdx"),
+            Self::Vmware => format == "vmdk",
+            // VirtualBox reads VHDX, but does not write it.
+            Self::VirtualBox => matches!(format, "vhd" | "vmdk"),
+            Self::Kvm => matches!(format, "raw" | "vhd" | "vmdk"),
+        }
+    }
+
+    /// The format it is best given.
+    #[must_use]
+    pub fn preferred(self) -> &'static str {
+        match self {
+            Self::HyperV => "vhdx",
+            Self::Vmware | Self::VirtualBox => "vmdk",
+            Self::Kvm => "raw",
+        }
+    }
+}
+
 /// What starts the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Firmware {

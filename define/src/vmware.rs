@@ -7,7 +7,7 @@ use vdisk_guest::inventory::Family;
 
 use crate::Definition;
 use crate::guest::{Bus, Nic};
-use crate::vm::{Firmware, Vm};
+use crate::vm::{Firmware, Hypervisor, Vm};
 
 /// Hardware of ESXi 6.5 and Workstation 12.5, and later.
 pub(crate) const HARDWARE: u32 = 13;
@@ -44,7 +44,7 @@ fn disks(vm: &Vm, lines: &mut Lines) -> Result<()> {
         _ => ("scsi", Some("lsisas1068")),
     };
     for (index, disk) in vm.disks.iter().enumerate() {
-        if disk.format != "vmdk" {
+        if !Hypervisor::Vmware.takes(&disk.format) {
             return Err(Error::new(ErrorKind::Unsupported, "VMware takes VMDK only")
                 .in_file(&disk.file)
                 .hint("convert it first: vdisk convert -O vmdk"));

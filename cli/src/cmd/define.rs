@@ -21,6 +21,7 @@ pub(super) fn run(args: &DefineArgs, context: &Context<'_>) -> Result<Outcome> {
         target: args.target,
         sizing: args.machine.sizing(),
         name: args.machine.name.clone(),
+        before_conversion: false,
     };
     let made = request.make()?;
     for remark in made.iter().flat_map(|(_, definition)| &definition.remarks) {
@@ -58,6 +59,9 @@ pub(super) struct Request<'a> {
     pub(super) target: Target,
     pub(super) sizing: Sizing,
     pub(super) name: Option<String>,
+    /// An image in a format that the hypervisor does not run is named as it will be called once it
+    /// is converted.
+    pub(super) before_conversion: bool,
 }
 
 impl Request<'_> {
@@ -80,6 +84,9 @@ impl Request<'_> {
             .map_err(|error| error.in_file(first))?;
         self.check_generation(vm.firmware, first)?;
         vm.disks = disks;
+        if self.before_conversion {
+            name_converted(&mut vm, hypervisor);
+        }
         let files = define(&vm, hypervisor)?;
         Ok(files.into_iter().map(|one| (first.with_extension(one.extension), one)).collect())
     }
@@ -131,6 +138,21 @@ fn file_name(path: &Path, first: &Path, hypervisor: Hypervisor) -> Result<String
         Error::usage("the name is not UTF-8, so no definition can hold it")
             .in_file(PathBuf::from(name))
     })
+}
+
+/// Names disks as they will be called once they are what the hypervisor runs.
+fn name_converted(vm: &mut Vm, hypervisor: Hypervisor) {
+    for disk in vm.disks.iter_mut().filter(|disk| !hypervisor.takes(&disk.format)) {
+        hypervisor.preferred().clone_into(&mut disk.format);
+        let ending = if disk.format == "raw" { "img" } else { &disk.format };
+        let there = std::mem::take(&mut disk.file);
+        disk.file = Path::new(&there).with_extension(ending).to_string_lossy().into_owned();
+        vm.remarks.push(format!(
+            "warning: the machine cannot run {there}; its definition names {}, so make that with: \
+             vdisk convert -O {} {there} {}",
+            disk.file, disk.format, disk.file
+        ));
+    }
 }
 
 fn name_of(inventory: &Inventory, image: &Path) -> String {

@@ -64,7 +64,7 @@ pub(super) fn run(args: &P2vArgs, context: &Context<'_>) -> Result<Outcome> {
         done.push(document);
         in_part |= !whole;
     }
-    let definition = definition::make(&sources, &jobs, args);
+    let definition = definition::make(&sources, &jobs, args, context);
     if let Err(error) = &definition {
         let advice = error.advice().map(|hint| format!("; {hint}")).unwrap_or_default();
         context.note(&format!("warning: no definition was written: {error}{advice}"));

@@ -9,6 +9,7 @@ use vdisk_p2v::MachineSize;
 
 use super::source::{Named, Source};
 use crate::args::{Others, P2vArgs, Source as SourceArgs};
+use crate::cmd::Context;
 use crate::cmd::define::{Request, write};
 
 /// Fails before anything is copied where the disks cannot start on the target.
@@ -19,7 +20,14 @@ pub(super) fn insist(sources: &[Source], args: &P2vArgs) -> Result<()> {
     }
     let images: Vec<PathBuf> = sources.iter().map(|source| source.name.clone()).collect();
     let sizing = sizing(sources, args);
-    let request = Request { images: &images, source: &args.source, target, sizing, name: None };
+    let request = Request {
+        images: &images,
+        source: &args.source,
+        target,
+        sizing,
+        name: None,
+        before_conversion: true,
+    };
     match request.make() {
         // What else is wrong is told when the definition is made.
         Err(error) if error.kind() == ErrorKind::Refused => Err(error),
@@ -28,7 +36,12 @@ pub(super) fn insist(sources: &[Source], args: &P2vArgs) -> Result<()> {
 }
 
 /// Writes the definition beside the first image; its files.
-pub(super) fn make(sources: &[Source], jobs: &[Named], args: &P2vArgs) -> Result<Vec<PathBuf>> {
+pub(super) fn make(
+    sources: &[Source],
+    jobs: &[Named],
+    args: &P2vArgs,
+    context: &Context<'_>,
+) -> Result<Vec<PathBuf>> {
     let Some(target) = hypervisor(args) else { return Ok(Vec::new()) };
     let images: Vec<PathBuf> = jobs.iter().map(|job| job.path.clone()).collect();
     let source = SourceArgs {
@@ -38,7 +51,12 @@ pub(super) fn make(sources: &[Source], jobs: &[Named], args: &P2vArgs) -> Result
     };
     let name = args.machine.name.clone();
     let sizing = sizing(sources, args);
-    let made = Request { images: &images, source: &source, target, sizing, name }.make()?;
+    let request =
+        Request { images: &images, source: &source, target, sizing, name, before_conversion: true };
+    let made = request.make()?;
+    if let Some((_, first)) = made.first() {
+        first.remarks.iter().for_each(|remark| context.note(remark));
+    }
     for (path, definition) in &made {
         write(path, definition, args.force)?;
     }
