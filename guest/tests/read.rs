@@ -98,3 +98,19 @@ fn ntfs_with_a_journal_in_pieces() {
     assert_eq!(fs.info().state.name(), "clean");
     assert!(fs.read_dir(b"/").unwrap().iter().any(|entry| entry.name == b"passwords.txt"));
 }
+
+/// A link that ntfs-3g made, as Interix has them: ntfs-3g shows where it leads.
+#[test]
+fn ntfs_with_a_link_of_interix() {
+    let Some(corpus) = vdisk_testkit::corpus::folder() else { return };
+    let packed = corpus.join("raw_ntfs_dfvfs.raw.xz");
+    let image = std::process::Command::new("xz").arg("-dc").arg(packed).output().unwrap().stdout;
+    let fs = vdisk_guest::fs::open(std::sync::Arc::new(vdisk_testkit::VecDisk(image)));
+    let fs = fs.unwrap().expect("NTFS");
+    let stat = fs.stat(b"/a_link").unwrap();
+    assert_eq!(stat.kind, vdisk_guest::fs::FileKind::Symlink);
+    assert_eq!(fs.read_link(b"/a_link").unwrap(), b"a_directory/another_file");
+    let content = fs.read(b"/a_directory/another_file", 100).unwrap();
+    assert_eq!(fs.read(b"/a_link", 100).unwrap(), content);
+    assert!(content.starts_with(b"This is another "));
+}

@@ -16,7 +16,8 @@ use super::text::{as_text, filetime};
 use super::volume::{Driver, Vitals};
 use super::{DirEntry, Edit, FileKind, FsState, Stat};
 
-/// `FILE_ATTRIBUTE_REPARSE_POINT`, `_COMPRESSED` and `_ENCRYPTED`.
+/// `FILE_ATTRIBUTE_SYSTEM`, `_REPARSE_POINT`, `_COMPRESSED` and `_ENCRYPTED`.
+const SYSTEM: u32 = 0x4;
 const REPARSE_POINT: u32 = 0x400;
 const COMPRESSED: u32 = 0x800;
 const ENCRYPTED: u32 = 0x4000;
@@ -24,6 +25,12 @@ const ENCRYPTED: u32 = 0x4000;
 /// Reparse tags: a symbolic link, and a junction or mount point.
 const TAG_SYMLINK: u32 = 0xa000_000c;
 const TAG_MOUNT_POINT: u32 = 0xa000_0003;
+
+/// What a link of Interix, which ntfs-3g makes too, begins with: a system file whose content goes on
+/// with the target in UTF-16.
+const INTERIX_LINK: &[u8; 8] = b"IntxLNK\x01";
+/// Longest target of such a link, bytes.
+const MOST_TARGET: u64 = 2 * 4096;
 
 /// Bytes of a compressed file, which can only be read whole.
 const MOST_COMPRESSED: u64 = 256 << 20;
@@ -93,7 +100,8 @@ impl Driver for Ntfs {
         let mut io = self.io();
         let record = self.record(&mut io, path)?;
         let found = read::read_stat(&mut io, record).map_err(error)?;
-        let link = tag(&mut io, record, found.file_attributes)?.is_some_and(is_link);
+        let link = tag(&mut io, record, found.file_attributes)?.is_some_and(is_link)
+            || interix_target(&mut io, record, &found)?.is_some();
         Ok(Stat {
             kind: match found.is_dir {
                 _ if link => FileKind::Symlink,
@@ -151,6 +159,10 @@ impl Driver for Ntfs {
     fn read_link(&self, path: &[u8]) -> Result<Vec<u8>> {
         let mut io = self.io();
         let record = self.record(&mut io, path)?;
+        let found = read::read_stat(&mut io, record).map_err(error)?;
+        if let Some(target) = interix_target(&mut io, record, &found)? {
+            return Ok(target.into_bytes());
+        }
         let value =
             read::read_attribute_value_if_present(&mut io, record, AttrType::ReparsePoint, None)
                 .map_err(error)?
@@ -283,6 +295,24 @@ fn tag(io: &mut Io, record: u64, attributes: u32) -> Result<Option<u32>> {
     let value = read::read_attribute_value_if_present(io, record, AttrType::ReparsePoint, None)
         .map_err(error)?;
     Ok(value.and_then(|value| value.first_chunk().map(|tag| u32::from_le_bytes(*tag))))
+}
+
+/// Where a link of Interix leads.
+fn interix_target(io: &mut Io, record: u64, found: &read::Stat) -> Result<Option<String>> {
+    let begin = INTERIX_LINK.len() as u64;
+    let fits = found.size > begin && found.size <= begin + MOST_TARGET;
+    if found.is_dir || found.file_attributes & SYSTEM == 0 || !fits {
+        return Ok(None);
+    }
+    let len = usize::try_from(found.size).unwrap_or_default();
+    let content = read::read_attribute_range(io, record, AttrType::Data, None, 0, len);
+    let content = content.map_err(error)?;
+    let Some(target) = content.strip_prefix(INTERIX_LINK) else { return Ok(None) };
+    let units: Vec<u16> = target
+        .chunks_exact(2)
+        .filter_map(|two| Some(u16::from_le_bytes(*two.first_chunk()?)))
+        .collect();
+    Ok(String::from_utf16(&units).ok())
 }
 
 fn is_link(tag: u32) -> bool {
