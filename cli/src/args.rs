@@ -219,7 +219,7 @@ pub(crate) struct ConvertArgs {
     #[arg(long)]
     pub(crate) allow_device: bool,
     /// Leave out what the guest's file systems do not use; =all: also swap partitions and the
-    /// content of Windows' page, swap and hibernation files
+    /// content of Windows' page, swap and hibernation files, and of Linux's swap files
     #[arg(
         long,
         value_name = "WHAT",
@@ -354,7 +354,8 @@ pub(crate) struct CompactArgs {
     #[command(flatten)]
     pub(crate) source: Source,
     /// Give up what the guest's file systems do not use, too; =all: also swap partitions and the
-    /// content of Windows' page, swap and hibernation files. Children of the image become invalid
+    /// content of Windows' page, swap and hibernation files, and of Linux's swap files. Children of
+    /// the image become invalid
     #[arg(
         long,
         value_name = "WHAT",

@@ -171,6 +171,50 @@ fn page_files_go_only_when_asked() {
     assert!(matches!(changed[..], [only] if only.ends_with("pagefile.sys")), "{changed:?}");
 }
 
+/// So do the swap files that Linux's `fstab` names, but for their headers; not one that holds a
+/// suspended system, and no file that is none.
+#[test]
+fn swap_files_go_only_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("tree");
+    fill(&source);
+    let fstab = "UUID=1 / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n/data none swap sw 0 0\n\
+                 /asleep none swap sw 0 0\n/missing none swap sw 0 0\n/dev/sda3 none swap sw 0 0\n";
+    fs::create_dir(source.join("etc")).unwrap();
+    fs::write(source.join("etc/fstab"), fstab).unwrap();
+    for name in ["swapfile", "data", "asleep", "other"] {
+        fs::write(source.join(name), vec![7; 3 << 20]).unwrap();
+        if name != "data" {
+            must("chmod", &["600", arg(&source.join(name))]);
+            must("mkswap", &["-q", arg(&source.join(name))]);
+        }
+    }
+    let asleep = fs::OpenOptions::new().write(true).open(source.join("asleep")).unwrap();
+    asleep.write_all_at(b"S1SUSPEND\0", 4086).unwrap();
+    let volume = Volume { tool: Make::Ext, kind: "ext4", mib: 64, args: &["-t", "ext4"] };
+    let image = folder.path().join("image");
+    if !make(&volume, &image, Some(&source)) {
+        return;
+    }
+    let (free, all) = (free_of(&image, Scope::Free), free_of(&image, Scope::All));
+    assert_eq!(all.ranges.total() - free.ranges.total(), (3 << 20) - (64 << 10));
+    let before = content(&volume, &image).unwrap();
+    soil(&image, &all);
+    assert_sound(&volume, &image);
+    let after = content(&volume, &image).unwrap();
+    let changed = before.lines().zip(after.lines()).filter(|(a, b)| a != b);
+    let changed: Vec<&str> = changed.map(|(line, _)| line).collect();
+    assert!(matches!(changed[..], [only] if only.ends_with("./swapfile")), "{changed:?}");
+    // It is still swap space to others.
+    mounted(volume.tool, &image, true, |root| {
+        let done = Command::new("blkid")
+            .args(["-p", "-o", "value", "-s", "TYPE"])
+            .arg(root.join("swapfile"))
+            .output();
+        assert_eq!(String::from_utf8_lossy(&done.unwrap().stdout).trim(), "swap");
+    });
+}
+
 #[test]
 fn what_was_not_closed_in_order_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@
 //! | `xfs.rs` | the free space B+ trees by block number |
 //! | `lvm.rs` | where logical volumes stand, to look at the file systems on them |
 //! | `fat.rs`, `exfat.rs` | the allocation table, the allocation bitmap |
-//! | `swap.rs` | nothing: swap space is left out only where all of it may go |
+//! | `swap.rs` | swap partitions and Linux's swap files, only where all of them may go |
 
 mod bits;
 mod exfat;
@@ -45,7 +45,7 @@ pub enum Scope {
     /// What no file has.
     Free,
     /// That, and what the next start of the guest makes anew: swap partitions, and the content of
-    /// Windows' page, swap and hibernation files.
+    /// Windows' page, swap and hibernation files, and of Linux's swap files on ext4.
     All,
 }
 
@@ -177,13 +177,21 @@ fn free_of(volume: &Arc<dyn Disk>, kind: Option<VolumeKind>, scope: Scope) -> Re
         }
         other => return Ok(Err(format!("the free space of {} is not known", other.name()))),
     };
-    match fs::open(volume.clone()) {
-        Ok(Some(opened)) => insist_clean(opened.info().state)?,
+    let opened = match fs::open(volume.clone()) {
+        Ok(Some(opened)) => opened,
         Ok(None) => return Ok(Err("how it was left is not known".to_owned())),
         Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(Err(error.to_string())),
         Err(error) => return Err(error),
+    };
+    insist_clean(opened.info().state)?;
+    let free = read(disk, scope)?;
+    match (free, kind) {
+        (Ok(free), VolumeKind::Ext4) if scope == Scope::All => {
+            let swap = swap::files(volume, &*opened)?;
+            Ok(Ok(free.iter().cloned().chain(swap.iter().cloned()).collect()))
+        }
+        (free, _) => Ok(free),
     }
-    read(disk, scope)
 }
 
 /// Fails unless the file system was closed in order.

@@ -1,14 +1,16 @@
 //! ext2, ext3 and ext4, by `rust-fs-ext4`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use fs_ext4::dir::{DirBlockIter, DirEntryType};
+use fs_ext4::extent::collect_all;
 use fs_ext4::features::Incompat;
 use fs_ext4::fs::Filesystem;
 use fs_ext4::fs_core_bridge::CoreDevice;
 use fs_ext4::inode::{Inode, InodeFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use fs_ext4::superblock::{EXT4_ERROR_FS, EXT4_VALID_FS};
-use vdisk_core::{Error, ErrorKind, Result};
+use vdisk_core::{Disk, Error, ErrorKind, Result};
 
 use super::device::Device;
 use super::edit::Changer;
@@ -21,6 +23,42 @@ use super::{DirEntry, Edit, FileKind, FsState, Stat, Unix};
 const MOST_OF_DIRECTORY: u64 = 1 << 29;
 /// Bytes of a file whose blocks are mapped the old way that are written anew for a change in it.
 const REWRITTEN: u64 = 64 << 20;
+
+/// A run of a file: its first byte in the file, and its bytes on the disk.
+type Place = (u64, Range<u64>);
+
+/// Where the content of the file at `path`, without links in it, stands on the volume. Runs that
+/// were never written are left out; `None` where blocks are not mapped by extents.
+///
+/// # Errors
+/// As reading the file.
+pub(crate) fn places(disk: Arc<dyn Disk>, path: &[u8]) -> Result<Option<Vec<Place>>> {
+    let device = Device::read_only(disk);
+    device.run(0, || {
+        let ext = Ext::mount(device.clone())?;
+        let (_, inode) = ext.inode(path)?;
+        if kind(&inode) != FileKind::File || !inode.has_extents() {
+            return Ok(None);
+        }
+        not_encrypted(&inode)?;
+        let size = ext.0.sb.block_size();
+        let disk = CoreDevice::new(device.clone());
+        let mut places = Vec::new();
+        for extent in collect_all(&inode.block, &disk, size).map_err(error)? {
+            // This way the checksums of the tree are looked at.
+            let logical = u64::from(extent.logical_block);
+            let mapped = ext.0.map_inode_logical(&inode, logical).map_err(error)?;
+            if extent.uninitialized || mapped != Some(extent.physical_block) {
+                continue;
+            }
+            let block = u64::from(size);
+            let start = extent.physical_block.saturating_mul(block);
+            let end = start.saturating_add(u64::from(extent.length) * block);
+            places.push((logical * block, start..end));
+        }
+        Ok(Some(places))
+    })
+}
 
 pub(super) struct Ext(Filesystem);
 

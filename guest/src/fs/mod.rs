@@ -26,6 +26,8 @@ use std::time::SystemTime;
 
 use vdisk_core::{CowDisk, Disk, Error, ErrorKind, Result};
 
+pub(crate) use ext::places as ext_places;
+
 use device::Device;
 use edit::Editor;
 use recognise::recognise;

@@ -3,7 +3,7 @@
 use crate::inventory::{DeviceStyle, Mount};
 
 /// The lines of fstab(5).
-pub(super) fn mounts(text: &str) -> Vec<Mount> {
+pub(crate) fn mounts(text: &str) -> Vec<Mount> {
     text.lines().filter_map(mount).collect()
 }
 

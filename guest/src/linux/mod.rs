@@ -9,7 +9,7 @@ use crate::inventory::{Drivers, Family, HypervisorTools, Linux, Mount, System};
 use crate::notes::Notes;
 use crate::tree::Tree;
 
-pub(crate) use fstab::mounts_at;
+pub(crate) use fstab::{mounts, mounts_at};
 
 /// Where Btrfs volumes have the root directory: themselves, or a subvolume named by the
 /// installers of Ubuntu and SUSE, of Debian, of Fedora.
