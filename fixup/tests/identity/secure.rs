@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vdisk_core::{Change, CowDisk};
+use vdisk_fixup::Machine;
 use vdisk_fixup::windows::ntfs::{Ntfs, files, secure};
 use vdisk_testkit::VecDisk;
 
@@ -124,4 +125,35 @@ fn clusters_larger_than_index_blocks_and_records() {
     let folder = tempfile::tempdir().unwrap();
     rewritten(&folder.path().join("large.raw"), &["-c", "65536"], 300);
     rewritten(&folder.path().join("small.raw"), &["-c", "512"], 300);
+}
+
+/// Volumes of the corpus, some of them Windows' own.
+#[test]
+fn real_volumes_are_sound() {
+    let Some(corpus) = vdisk_testkit::corpus::folder() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for sample in vdisk_testkit::corpus::unpack(&corpus, folder.path()) {
+        if !sample.name.contains("ntfs") {
+            continue;
+        }
+        let open = vdisk::OpenOptions::new().format(sample.format);
+        let Ok(image) = open.open(&sample.path) else { continue };
+        let Ok(mut machine) = Machine::open(Arc::new(image), 512) else { continue };
+        for place in machine.places() {
+            let Ok(volume) = machine.volume(&place) else { continue };
+            let disk = volume.disk().clone();
+            let Ok(ntfs) = Ntfs::open(disk.clone()) else { continue };
+            let name = &sample.name;
+            let count = secure::sound(&ntfs).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let found = files::find(&ntfs, &swap()).unwrap();
+            assert!(count >= 2 && found.names.is_empty(), "{name}: {count} descriptors");
+            assert_eq!(secure::rewrite(&ntfs, &swap()).unwrap(), 0);
+            assert_eq!(files::rewrite(&ntfs, &swap()).unwrap(), (0, 0));
+            assert_eq!(disk.changes().unwrap(), []);
+            eprintln!("{name}: {count} descriptors");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "{seen}");
 }
