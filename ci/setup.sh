@@ -39,14 +39,21 @@ need xmllint libxml2-utils
 # A judge of maps of bad sectors, and FUSE to make them (p2v/tests).
 need ddrescuelog gddrescue
 need fusermount3 fuse3
+# Guests that boot (fixup/tests).
+need debootstrap debootstrap
+need lz4 lz4
+need unmkinitramfs initramfs-tools-core
+[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || missing+=(ovmf)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 /usr/bin/python3 -c "import hivex" 2>/dev/null || missing+=(python3-hivex)
 python3 -c 'import sysconfig,os,sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
   2>/dev/null || missing+=(python3-dev)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-if ! command -v qemu-img >/dev/null || ! grep -Eq 'version [1-9][0-9]\.' <<< "$(qemu-img --version)"; then
-  # qemu-img before 10 reads the size of some VHDs by their geometry.
+if ! command -v qemu-img >/dev/null || ! command -v qemu-system-x86_64 >/dev/null ||
+  ! grep -Eq 'version [1-9][0-9]\.' <<< "$(qemu-img --version)"; then
+  # qemu-img before 10 reads the size of some VHDs by their geometry; qemu-system-x86 is of the
+  # same version, or one of the two goes.
   if grep -q bookworm /etc/os-release; then
     # The backports stand on the mirror that this machine already uses.
     as_root apt-get update -qq
@@ -54,9 +61,9 @@ if ! command -v qemu-img >/dev/null || ! grep -Eq 'version [1-9][0-9]\.' <<< "$(
     echo "deb $mirror bookworm-backports main" |
       as_root tee /etc/apt/sources.list.d/vdisk-backports.list >/dev/null
     as_root apt-get update -qq
-    as_root apt-get install -y -qq -t bookworm-backports qemu-utils
+    as_root apt-get install -y -qq -t bookworm-backports qemu-utils qemu-system-x86
   else
-    missing+=(qemu-utils)
+    missing+=(qemu-utils qemu-system-x86)
   fi
 fi
 if [ ${#missing[@]} -gt 0 ]; then

@@ -14,9 +14,9 @@ require=qemu,libvhdi,libvmdk,dissect,strace,hivex,regipy
 require+=,sfdisk,sgdisk,blkid,mkfs,lvm,grub
 require+=,mke2fs,mkfs.xfs,mkfs.btrfs,mkntfs,ntfs-3g,mkfs.fat,mcopy
 require+=,libvirt,powershell
-require+=,mkfs.vfat,debugfs,fuser,pvcreate,losetup
+require+=,mkfs.vfat,debugfs,fuser,pvcreate,losetup,lz4,ssh-keygen
 require+=,ddrescuelog
-if [ -w /dev/loop-control ]; then require+=,loop; fi
+if [ -w /dev/loop-control ]; then require+=,loop,boot; fi
 if [ -w /dev/fuse ]; then require+=,fuse; fi
 if [ -d "$corpus" ] || [ "${CI:-}" = true ]; then require+=,corpus; fi
 export VDISK_REQUIRE=${VDISK_REQUIRE:-$require}

@@ -11,6 +11,7 @@
 //! assert_eq!(disk.bytes().len(), 1 << 20);
 //! ```
 
+pub mod boot;
 pub mod content;
 pub mod corpus;
 pub mod exercise;

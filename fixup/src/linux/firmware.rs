@@ -1,0 +1,113 @@
+//! Whether the target's firmware finds a loader.
+
+use vdisk_core::Result;
+use vdisk_guest::Place;
+use vdisk_guest::fs::{Edit, FileKind, Unix};
+use vdisk_guest::inventory::BootMode;
+
+use super::tree::Tree;
+use crate::{Action, Machine, Plan, Target};
+
+/// GPT's and MBR's types of the EFI system partition (UEFI specification 2.10, 5.2 and 5.3).
+const ESP: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00c04fc93ec9", "ef"];
+/// A loader is some MiB.
+const MOST_LOADER: u64 = 64 << 20;
+
+/// Puts the loader where a firmware looks that remembers nothing of this disk.
+///
+/// # Errors
+/// The volume's.
+pub(super) fn adapt(
+    tree: &mut Tree<'_>,
+    arch: Option<&str>,
+    target: Target,
+    plan: &mut Plan,
+) -> Result<()> {
+    let boot = tree.machine().inventory().boot.clone();
+    match (boot.mode, target) {
+        (Some(BootMode::Uefi), Target::HyperVGen1) => plan.stop(
+            "linux.firmware",
+            "the guest starts by UEFI, which Hyper-V has in generation 2 only",
+            "use --target hyper-v-gen2",
+        ),
+        (Some(BootMode::Bios), Target::HyperVGen2) => plan.stop(
+            "linux.firmware",
+            "the guest starts by BIOS, which Hyper-V has in generation 1 only",
+            "use --target hyper-v-gen1",
+        ),
+        _ => {}
+    }
+    if boot.fallback_loader || !matches!(boot.mode, Some(BootMode::Uefi | BootMode::Both)) {
+        return Ok(());
+    }
+    let suffix = match arch {
+        Some("arm64") => "aa64",
+        Some("x86") => "ia32",
+        _ => "x64",
+    };
+    let is_esp = |kind: &str| ESP.iter().any(|esp| kind.eq_ignore_ascii_case(esp));
+    let partitions = tree.machine().inventory().partitions.iter();
+    let places: Vec<Place> = partitions
+        .filter(|one| is_esp(&one.kind))
+        .map(|one| Place::Partition(one.number))
+        .collect();
+    for place in places {
+        if let Some(loader) = loader(&boot.loaders, suffix) {
+            return copy(tree.machine_mut(), &place, &loader, suffix, plan);
+        }
+    }
+    plan.warn(
+        "linux.firmware.fallback",
+        "no loader is known that could start without an entry in the firmware",
+        "add an entry on the new machine, or run grub-install --removable in the guest first",
+    );
+    Ok(())
+}
+
+/// The loader that is to be started: a shim, for it starts the others where signatures count.
+fn loader(loaders: &[String], suffix: &str) -> Option<String> {
+    ["shim", "grub", "systemd-boot"].iter().find_map(|kind| {
+        let name = format!("/{kind}{suffix}.efi");
+        loaders.iter().find(|path| path.to_ascii_lowercase().ends_with(&name)).cloned()
+    })
+}
+
+fn copy(
+    machine: &mut Machine,
+    esp: &Place,
+    loader: &str,
+    suffix: &str,
+    plan: &mut Plan,
+) -> Result<()> {
+    let (folder, name) = loader.rsplit_once('/').unwrap_or_default();
+    let fs = machine.volume(esp)?.fs();
+    let mut copies =
+        vec![(loader.to_owned(), format!("/EFI/BOOT/BOOT{}.EFI", suffix.to_uppercase()))];
+    if name.to_ascii_lowercase().starts_with("shim") {
+        // What a shim starts is looked for beside it.
+        for beside in [format!("grub{suffix}.efi"), format!("mm{suffix}.efi")] {
+            copies.push((format!("{folder}/{beside}"), format!("/EFI/BOOT/{beside}")));
+        }
+    }
+    let unix = Unix { mode: 0o755, uid: 0, gid: 0 };
+    let has_folder = fs.exists(b"/EFI/BOOT")?;
+    if !has_folder {
+        fs.apply(&Edit::CreateDir { path: b"/EFI/BOOT", unix })?;
+    }
+    for (from, to) in copies {
+        if !fs.exists(from.as_bytes())? || fs.exists(to.as_bytes())? {
+            continue;
+        }
+        if fs.stat(&fs.resolve(from.as_bytes())?)?.kind != FileKind::File {
+            continue;
+        }
+        let content = fs.read(from.as_bytes(), MOST_LOADER)?;
+        fs.apply(&Edit::Create { path: to.as_bytes(), content: &content, unix })?;
+        plan.act(
+            Action::new("linux.firmware.fallback", "copy the loader", format!("{esp:?}:{to}"))
+                .why("a new machine's firmware has no entry for it, and looks only there")
+                .after(format!("as {from}")),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Guests that are tied to their hardware, started on other hardware.
+//!
+//! By default one disk is shown to start where it was built, not to start elsewhere, and to start
+//! there once it was stripped and adapted. `VDISK_BOOT=all` starts all disks on all targets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs
+)]
+
+mod linux;
+
+use std::path::Path;
+use std::time::Duration;
+
+use linux::{Facts, fixed, judge};
+use vdisk_fixup::{Identity, Target};
+use vdisk_testkit::boot::{self, Bus, Firmware, Hardware};
+
+/// The adapter that the guests are tied to, and another.
+const OLD: &str = "52:54:00:aa:bb:01";
+const NEW: &str = "52:54:00:cc:dd:02";
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn all() -> bool {
+    std::env::var("VDISK_BOOT").is_ok_and(|what| what == "all")
+}
+
+fn hardware(firmware: Firmware, bus: Bus, network: &'static str) -> Hardware {
+    Hardware { firmware, bus, network, mac: NEW }
+}
+
+fn firmware(layout: &str) -> Firmware {
+    if layout.starts_with("mbr") { Firmware::Bios } else { Firmware::Uefi }
+}
+
+/// Starts the disk, which must come up whole; what it tells.
+fn starts(image: &Path, hardware: &Hardware) -> Facts {
+    let log = boot::run(image, hardware, &[], LIMIT);
+    let tail = log.get(log.len().saturating_sub(3000)..).unwrap_or(&log);
+    assert!(log.contains("FACT end"), "it did not start on {hardware:?}:\n{tail}");
+    let facts = Facts::read(&log);
+    assert_eq!(facts.one("network"), "up lan0 10.0.2.77/24", "{hardware:?}");
+    assert_eq!(facts.one("ssh"), "active", "{hardware:?}");
+    assert_eq!(facts.one("failed"), "", "{hardware:?}");
+    facts
+}
+
+#[test]
+fn the_old_machine_starts() {
+    if !boot::possible() {
+        return;
+    }
+    let layouts: &[&str] = if all() { &["mbr-ext4", "gpt-ext4", "gpt-xfs"] } else { &["mbr-ext4"] };
+    for layout in layouts {
+        let firmware = match firmware(layout) {
+            Firmware::Bios => Firmware::Bios,
+            _ => Firmware::UefiWithEntry,
+        };
+        let old = Hardware { firmware, bus: Bus::Ahci, network: "e1000", mac: OLD };
+        let facts = starts(&boot::guest(layout), &old);
+        assert_eq!(facts.one("machine-id"), "0123456789abcdef0123456789abcdef");
+    }
+}
+
+#[test]
+fn it_does_not_start_elsewhere() {
+    if !boot::possible() {
+        return;
+    }
+    let image = boot::guest("mbr-ext4");
+    let log = boot::run(
+        &image,
+        &hardware(Firmware::Bios, Bus::VirtioScsi, "virtio-net-pci"),
+        &["does not exist.  Dropping to a shell"],
+        LIMIT,
+    );
+    assert!(log.contains("/dev/sda1 does not exist"), "{log}");
+    if all() {
+        // No loader is found at all.
+        let uefi = hardware(Firmware::Uefi, Bus::VirtioScsi, "virtio-net-pci");
+        let log =
+            boot::run(&boot::guest("gpt-ext4"), &uefi, &["Shell>", "UEFI Interactive"], LIMIT);
+        assert!(!log.contains("Linux version"), "{log}");
+    }
+}
+
+#[test]
+fn a_copy_starts_on_kvm() {
+    if !boot::possible() {
+        return;
+    }
+    let layouts: &[&str] = if all() { &["mbr-ext4", "gpt-ext4", "gpt-xfs"] } else { &["mbr-ext4"] };
+    let buses: &[Bus] = if all() { &[Bus::VirtioScsi, Bus::VirtioBlk] } else { &[Bus::VirtioScsi] };
+    for layout in layouts {
+        let source = boot::guest(layout);
+        let (image, plan) = fixed(&source, &[Target::Kvm], Identity::New);
+        judge(&source, image.path(), layout, &plan);
+        for bus in buses {
+            let facts = starts(image.path(), &hardware(firmware(layout), *bus, "virtio-net-pci"));
+            is_another_machine(&facts, &source);
+        }
+    }
+}
+
+#[test]
+fn a_move_starts_on_vmware() {
+    if !all() || !boot::possible() {
+        return;
+    }
+    for layout in ["mbr-ext4", "gpt-ext4", "gpt-xfs"] {
+        let source = boot::guest(layout);
+        let (image, plan) = fixed(&source, &[Target::Vmware], Identity::Keep);
+        judge(&source, image.path(), layout, &plan);
+        let facts = starts(image.path(), &hardware(firmware(layout), Bus::Pvscsi, "vmxnet3"));
+        assert_eq!(facts.one("machine-id"), "0123456789abcdef0123456789abcdef");
+    }
+}
+
+#[test]
+fn and_back_to_a_physical_machine() {
+    if !all() || !boot::possible() {
+        return;
+    }
+    for layout in ["mbr-ext4", "gpt-ext4", "gpt-xfs"] {
+        let source = boot::guest(layout);
+        let (image, plan) = fixed(&source, &[Target::Kvm, Target::Physical], Identity::Keep);
+        judge(&source, image.path(), layout, &plan);
+        for (bus, network) in [(Bus::Ahci, "e1000e"), (Bus::Nvme, "e1000")] {
+            starts(image.path(), &hardware(firmware(layout), bus, network));
+        }
+    }
+}
+
+/// Everything that tells machines apart is another than on the source.
+fn is_another_machine(facts: &Facts, source: &Path) {
+    let id = facts.one("machine-id");
+    assert_eq!(id.len(), 32, "{id}");
+    assert_ne!(id, "0123456789abcdef0123456789abcdef");
+    let keys = facts.all("key");
+    let old = linux::host_keys(source);
+    assert_eq!((keys.len(), old.len()), (3, 3));
+    for key in keys {
+        assert!(!old.iter().any(|old| old.contains(&key)), "{key} is an old key");
+    }
+}
