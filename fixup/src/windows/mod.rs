@@ -7,11 +7,13 @@
 //! | `guest.rs` | what must be known of the guest first |
 //! | `adapt/` | drivers for the target's disks |
 //! | `drivers/`, `inf/` | drivers from a folder of the host, and the files that describe them |
+//! | `bcd/` | boot configuration data, and the EFI system partition |
 //! | `files.rs` | files put in place by noted actions |
 //! | `identity/` | machine SID, names, disk ids |
 //! | `ntfs/` | security descriptors of files, and what file records say |
 
 mod adapt;
+pub mod bcd;
 mod drivers;
 mod files;
 mod guest;

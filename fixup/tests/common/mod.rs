@@ -78,6 +78,16 @@ pub(crate) fn windows(
     spec: &Spec<'_>,
     prepare: impl FnOnce(&mut Registry),
 ) -> Option<PathBuf> {
+    windows_with_bcd(folder, spec, prepare, |_| {})
+}
+
+/// The same, with something in its boot configuration data.
+pub(crate) fn windows_with_bcd(
+    folder: &Path,
+    spec: &Spec<'_>,
+    prepare: impl FnOnce(&mut Registry),
+    prepare_bcd: impl FnOnce(&mut Registry),
+) -> Option<PathBuf> {
     let tools = ["sfdisk", "mkntfs", "ntfs-3g", "ntfscat", "mkfs.vfat", "mcopy", "xz"];
     let corpus = corpus::folder().filter(|_| programs(&tools))?;
     let tree = folder.join("tree");
@@ -118,18 +128,20 @@ pub(crate) fn windows(
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
+    let bcd = folder.join("BCD");
+    hive_to(&corpus, "hive_BCD_ezregistry.hive", &bcd);
+    let mut registry = Registry::open(&bcd);
+    prepare_bcd(&mut registry);
+    registry.save(&bcd);
     if !spec.gpt {
-        let bcd = tree.join("Boot");
-        fs::create_dir_all(&bcd).unwrap();
-        hive_to(&corpus, "hive_BCD_ezregistry.hive", &bcd.join("BCD"));
+        fs::create_dir_all(tree.join("Boot")).unwrap();
+        fs::copy(&bcd, tree.join("Boot/BCD")).unwrap();
     }
     let content = ntfs(folder, 80, &tree)?;
     let disk = folder.join("disk.raw");
     if spec.gpt {
         let more = format!("uuid={PARTITION}");
         let esp = esp(folder, &["EFI/Microsoft/Boot/bootmgfw.efi"]);
-        let bcd = folder.join("BCD");
-        hive_to(&corpus, "hive_BCD_ezregistry.hive", &bcd);
         must("mcopy", &["-i", arg(&esp), arg(&bcd), "::/EFI/Microsoft/Boot/BCD"]);
         let parts = [
             Part { kind: ESP, more: "", content: &esp },

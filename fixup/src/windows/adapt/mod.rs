@@ -7,7 +7,7 @@ mod table;
 use vdisk_core::Result;
 
 use super::guest::Guest;
-use super::{Hives, drivers};
+use super::{Hives, bcd, drivers};
 use crate::{AdaptOptions, Machine, Plan};
 
 /// Plans and makes what the target needs.
@@ -23,6 +23,10 @@ pub(super) fn adapt(
 ) -> Result<()> {
     fitness::check(machine, guest, options.target, plan)?;
     fitness::check_registry(machine, hives, plan)?;
+    if !plan.refusals.is_empty() {
+        return Ok(());
+    }
     drivers::inject(machine, hives, guest, options, plan)?;
-    boot::enable(machine, hives, guest, options.target, plan)
+    boot::enable(machine, hives, guest, options.target, plan)?;
+    if plan.refusals.is_empty() { bcd::mend(machine, hives, guest, plan) } else { Ok(()) }
 }
