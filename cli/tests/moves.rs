@@ -164,12 +164,13 @@ fn a_disk_in_use_is_copied_only_when_asked_and_held_still() {
     place.run(&format!("p2v {path} mnt/a.vhdx --live")).fails(7, &["the disk that is copied"]);
 
     // Somebody writes all the time.
-    let mut writer = Command::new("sh")
+    let writer = Command::new("sh")
         .args(["-c", "i=0; while [ -d $0 ]; do i=$((i+1)); echo $i > $0/f$((i%50)); done"])
         .arg(&mounted.point)
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let writer = Writer(writer.unwrap());
     let ran = place.run(&format!("p2v {path} a.vhdx --live --output json"));
     let ran = ran.code(0);
     assert_eq!(ran.json()["disks"][0]["live"][0]["how"], "frozen", "{ran:#?}");
@@ -184,8 +185,28 @@ fn a_disk_in_use_is_copied_only_when_asked_and_held_still() {
     child.kill().unwrap();
     child.wait().unwrap();
     until(|| std::fs::write(&count, b"it can be written to").is_ok());
-    writer.kill().unwrap();
-    writer.wait().unwrap();
+
+    // So does a run that is asked to stop, and what it leaves is begun anew, not gone on with.
+    std::fs::remove_dir_all(place.path(".b.vhdx.vdisk-p2v")).unwrap();
+    let child = spawn(&place, &line);
+    until(|| place.path(".b.vhdx.vdisk-p2v/b.vhdx").exists());
+    must("kill", &["-INT", &child.id().to_string()]);
+    let stopped = child.wait_with_output().unwrap();
+    assert!(matches!(stopped.status.code(), Some(130)), "{stopped:?}");
+    std::fs::write(&count, b"it can be written to").unwrap();
+    let ran = place.run(&format!("p2v {path} b.vhdx --live --output json")).code(0);
+    assert_eq!(ran.json()["disks"][0]["resumed-at"], serde_json::Value::Null);
+    drop(writer);
+}
+
+/// A program that writes, until this is dropped.
+struct Writer(Child);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 #[test]

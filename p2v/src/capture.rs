@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vdisk::{
-    Checkpoints, CopyOptions, Disk, Error, ErrorKind, ImageMut, NewImage, OpenOptions, Ranges,
-    Result, Watch, copy_into_by_steps,
+    Checkpoints, CopyOptions, Disk, Error, ErrorKind, Format, ImageMut, NewImage, OpenOptions,
+    Ranges, RepairRequest, Result, Scope, Watch, copy_into_by_steps,
 };
 
 use self::place::Place;
@@ -163,6 +163,9 @@ pub fn capture(
     };
     if state.phase == Phase::Copying {
         report.written = copy(request, &place, &mut state, fresh, watch)?;
+        if !fresh {
+            give_back_leaks(request, &place)?;
+        }
         state.phase = Phase::Captured;
         place.save(&state)?;
     }
@@ -193,6 +196,16 @@ fn insist_same(earlier: &State, now: &State, target: &Path) -> Result<()> {
     Err(Error::refused(format!("an earlier capture to it was cut off, of {what}"))
         .in_file(target)
         .hint("to forget that one and begin anew, add --restart"))
+}
+
+/// A run that was cut off may leave blocks that nothing refers to, and that the next one does not
+/// take up.
+fn give_back_leaks(request: &Capture, place: &Place) -> Result<()> {
+    if request.new.format() == Format::Raw {
+        return Ok(());
+    }
+    let leaks = RepairRequest { scope: Scope::Leaks, dry_run: false, backup: false };
+    vdisk::repair(&place.image(), &open_options(request), leaks).map(drop)
 }
 
 fn open_options(request: &Capture) -> OpenOptions {

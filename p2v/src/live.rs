@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use serde::Serialize;
 use vdisk::{Error, Result};
 
-use crate::disks::{DiskInfo, Use};
+use crate::disks::{DiskInfo, Machine, Use};
 
 /// Waits for the end of its input, then thaws: arguments that begin with `f` are mount points that
 /// were frozen, those with `r` ones that were remounted.
@@ -150,11 +150,8 @@ fn mounts(disk: &DiskInfo) -> Vec<(PathBuf, bool)> {
 
 /// Fails where the image would be written to what is to be frozen.
 fn refuse_inside(mounts: &[(PathBuf, bool)], keep_out: &Path) -> Result<()> {
-    let device = |path: &Path| {
-        std::fs::metadata(path).ok().map(|found| std::os::unix::fs::MetadataExt::dev(&found))
-    };
-    let Some(own) = device(keep_out) else { return Ok(()) };
-    match mounts.iter().find(|(point, _)| device(point) == Some(own)) {
+    let own = Machine::default().mount_of(keep_out)?;
+    match mounts.iter().find(|(point, _)| Some(point) == own.as_ref()) {
         Some((point, _)) => Err(Error::refused(format!(
             "the image would be written to the disk that is copied, mounted at {}",
             point.display()

@@ -11,12 +11,13 @@ use vdisk::{
     Result, Watch, copy_into_by_steps, default_threads,
 };
 use vdisk_core::CowDisk;
-use vdisk_p2v::DiskInfo;
+use vdisk_p2v::{DiskInfo, Machine};
 use vdisk_parts::{Table, recognise};
 
 use crate::fit::{self, Fit, FitOptions, tools, with_scratch};
 use crate::place::{Phase, Place, State};
 use crate::sized::Sized;
+use crate::target::choose;
 
 /// Bytes at the start that are written last.
 const HEAD: u64 = 1 << 20;
@@ -196,15 +197,17 @@ fn job(request: &WriteRequest) -> String {
     )
 }
 
-/// Opens the disk for this program alone.
+/// Opens the disk for this program alone, and looks once more whether it is still the one that was
+/// chosen, and unused.
 fn open_device(device: &DiskInfo) -> Result<ImageMut> {
     let target = OpenOptions::new().format(vdisk::Format::Raw).open_rw(&device.path)?;
-    if target.len() == device.size {
+    let now = choose(&Machine::default(), device.path.as_os_str())?;
+    if (target.len(), now.size, &now.serial) == (device.size, device.size, &device.serial) {
         return Ok(target);
     }
-    Err(Error::refused(format!("has {} bytes now, and had {}", target.len(), device.size))
+    Err(Error::refused("is not the disk any more that it was a moment ago")
         .in_file(&device.path)
-        .hint("another disk was plugged in? see: vdisk p2v --list"))
+        .hint("was another one plugged in? see: vdisk p2v --list"))
 }
 
 fn copy(

@@ -225,6 +225,16 @@ impl Machine {
         }
     }
 
+    /// Where the file system that holds `path` is mounted; `None` where that cannot be told.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn mount_of(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let whole = path.canonicalize();
+        let whole = whole.map_err(|error| Error::io(error, "find it").in_file(path))?;
+        Ok(Users::read(&self.root)?.mount_of(&whole))
+    }
+
     fn describe(&self, entry: &Entry, users: &Users) -> Option<DiskInfo> {
         let partitions = entry.partitions();
         let partitions = partitions.iter().filter_map(|(number, part)| {

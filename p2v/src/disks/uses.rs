@@ -36,6 +36,16 @@ impl Users {
         uses
     }
 
+    /// Where the file system that holds `path`, a path from the root without links, is mounted.
+    pub(super) fn mount_of(&self, path: &Path) -> Option<PathBuf> {
+        let points = self.by_device.values().flatten().filter_map(|one| match one {
+            Use::Mount { point, .. } => Some(point),
+            _ => None,
+        });
+        let holding = points.filter(|point| path.starts_with(point));
+        holding.max_by_key(|point| point.components().count()).cloned()
+    }
+
     fn collect(&self, device: &Entry, uses: &mut Vec<Use>, depth: usize) {
         let number = device.device().unwrap_or_default();
         uses.extend(self.by_device.get(&number).into_iter().flatten().cloned());
