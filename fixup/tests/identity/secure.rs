@@ -157,3 +157,50 @@ fn real_volumes_are_sound() {
     }
     assert!(seen >= 5, "{seen}");
 }
+
+/// Whatever a volume holds: it ends, without a panic, and what is written then is sound.
+#[test]
+fn damaged_volumes_are_refused_or_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("damaged.raw");
+    make(&raw, 8, &[]);
+    let [a, b, c] = OLD.0.map(|word| word.to_string());
+    if mounted(&raw, GIVE, &["60", &a, &b, &c]).is_none() {
+        return;
+    }
+    let whole = fs::read(&raw).unwrap();
+    let used: Vec<usize> = (0..whole.len())
+        .step_by(512)
+        .filter(|at| whole[*at..*at + 512].iter().any(|b| *b != 0))
+        .collect();
+    let base = Arc::new(VecDisk(whole));
+    let mut rng = fastrand::Rng::with_seed(9);
+    let (mut changed, mut refused) = (0, 0);
+    for round in 0..400 {
+        let disk = Arc::new(CowDisk::new(base.clone(), 64 << 20));
+        for _ in 0..rng.usize(1..12) {
+            // The boot sector and the first records now and then, else anywhere.
+            let sector =
+                used[if round % 4 == 0 { rng.usize(..40) } else { rng.usize(..used.len()) }];
+            let at = (sector + rng.usize(..512)) as u64;
+            let byte = [0, 1, 0x7f, 0xff, rng.u8(..)][rng.usize(..5)];
+            disk.write_at(&[byte], at).unwrap();
+        }
+        let work = || -> vdisk_core::Result<usize> {
+            let ntfs = Ntfs::open(disk.clone())?;
+            files::find(&ntfs, &swap())?;
+            let count = secure::rewrite(&ntfs, &swap())?;
+            files::rewrite(&ntfs, &swap())?;
+            secure::sound(&ntfs)?;
+            Ok(count)
+        };
+        match work() {
+            Ok(count) => changed += usize::from(count > 0),
+            Err(error) => {
+                assert_ne!(error.kind(), vdisk_core::ErrorKind::Internal, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(changed > 50 && refused > 10, "{changed} changed, {refused} refused");
+}

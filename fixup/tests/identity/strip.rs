@@ -14,7 +14,9 @@ use vdisk_hive::{Editor, FileTime, Hive, ValueKind};
 use vdisk_testkit::regf::empty_hive;
 use vdisk_testkit::tools::{Tool, arg, must};
 
-use crate::common::{Registry, Spec, cat, machine, partition, utf16, windows, write_out};
+use crate::common::{
+    PARTITION, Registry, Spec, cat, machine, partition, utf16, windows, write_out,
+};
 use crate::volume::{judge, mounted};
 use crate::{OLD, hives, secure};
 
@@ -67,6 +69,27 @@ fn user_hive(path: &Path) {
     fs::write(format!("{}.LOG1", arg(path)), log).unwrap();
 }
 
+/// An entry of the boot configuration that names the partition of the test's disk.
+const ELEMENT: &str = "Objects\\{11111111-1111-1111-1111-111111111111}\\Elements\\21000001";
+const SIGNATURE: u32 = 0x5cbe_a03e;
+/// Where the test's partition begins.
+const START: u64 = 1 << 20;
+
+fn element(signature: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 88];
+    bytes[16] = 6;
+    bytes[24] = 0x48;
+    bytes[32..40].copy_from_slice(&START.to_le_bytes());
+    bytes[52] = 1;
+    bytes[56..60].copy_from_slice(&signature.to_le_bytes());
+    bytes
+}
+
+/// What MountedDevices says of that partition.
+fn mounted_as(signature: u32) -> Vec<u8> {
+    [&signature.to_le_bytes()[..], &START.to_le_bytes()].concat()
+}
+
 /// A disk with a Windows 7 whose hives are of one machine, with a user.
 fn guest(folder: &Path, prepare: impl FnOnce(&mut Registry)) -> Option<PathBuf> {
     let disk = windows(folder, &Spec::SEVEN, prepare)?;
@@ -100,6 +123,11 @@ fn guest(folder: &Path, prepare: impl FnOnce(&mut Registry)) -> Option<PathBuf> 
     user_hive(&at("Users/bob/NTUSER.DAT"));
     user_hive(&at("Users/bob/AppData/Local/Microsoft/Windows/UsrClass.dat"));
     user_hive(&at("Windows/System32/config/RegBack/SOFTWARE"));
+    fs::create_dir_all(at("Boot")).unwrap();
+    cat(&volume, "Boot/BCD", &at("Boot/BCD"));
+    let mut registry = Registry::open(&at("Boot/BCD"));
+    registry.set(ELEMENT, "Element", ValueKind::BINARY, &element(SIGNATURE));
+    registry.save(&at("Boot/BCD"));
     let sid = format!("{OLD}-1000");
     for (path, content) in [
         (TASK.to_owned(), task),
@@ -138,7 +166,13 @@ fn ids(plan: &Plan) -> Vec<&str> {
 #[test]
 fn the_old_machine_is_nowhere_any_more() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    let Some(disk) = guest(folder.path(), |_| {}) else { return };
+    let letter = |system: &mut Registry| {
+        for name in ["#{1}", "#{2}"] {
+            system.set("MountedDevices", name, ValueKind::BINARY, &mounted_as(SIGNATURE));
+        }
+        system.set("MountedDevices", "#{3}", ValueKind::BINARY, &mounted_as(1));
+    };
+    let Some(disk) = guest(folder.path(), letter) else { return };
     let volume = folder.path().join("volume");
     let options = StripOptions {
         identity: Identity::New,
@@ -215,11 +249,77 @@ for top, folders, files in os.walk(sys.argv[1]):
     let hash = hive.open(key).unwrap().unwrap().value("Hash").unwrap().unwrap();
     assert_eq!(*hash.data().unwrap(), *Sha256::digest(fs::read(&task).unwrap()));
 
+    let signature = must("sfdisk", &["--disk-id", arg(&after)]);
+    let first = plan.actions.iter().find(|action| action.id == "windows.disk-id").unwrap();
+    assert_eq!(Some(signature.trim()), first.after.as_deref());
+    let signature = u32::from_str_radix(&signature.trim()[2..], 16).unwrap();
+    assert_ne!(signature, SIGNATURE);
+    for (path, key, name, data) in [
+        (format!("{CONFIG}/SYSTEM"), "MountedDevices", "#{1}", mounted_as(signature)),
+        (format!("{CONFIG}/SYSTEM"), "MountedDevices", "#{2}", mounted_as(signature)),
+        (format!("{CONFIG}/SYSTEM"), "MountedDevices", "#{3}", mounted_as(1)),
+        ("Boot/BCD".to_owned(), ELEMENT, "Element", element(signature)),
+    ] {
+        cat(&changed, &path, &software);
+        let hive = Hive::parse(fs::read(&software).unwrap()).unwrap();
+        let value = hive.open(key).unwrap().unwrap().value(name).unwrap().unwrap();
+        assert_eq!(*value.data().unwrap(), data, "{key} {name}");
+    }
+    let serial = |volume: &Path| fs::read(volume).unwrap()[0x48..0x50].to_vec();
+    assert_ne!(serial(&volume), serial(&changed));
+
     let (_, plan) = strip(&after, &StripOptions { identity: Identity::Keep, ..options });
     let left: Vec<&str> =
         ids(&plan).into_iter().filter(|id| id.starts_with("windows.sid")).collect();
     assert_eq!(left, [""; 0], "a second run that keeps the identity plans nothing of it");
 }
+
+#[test]
+fn the_guids_of_a_gpt_disk_are_new() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let letter = |system: &mut Registry| {
+        let partition = uuid::Uuid::parse_str(PARTITION).unwrap();
+        let data = [b"DMIO:ID:", &partition.to_bytes_le()[..]].concat();
+        system.set("MountedDevices", "#{1}", ValueKind::BINARY, &data);
+    };
+    let Some(disk) = windows(folder.path(), &Spec::TEN, letter) else { return };
+    let options = StripOptions {
+        identity: Identity::New,
+        keep: ["windows.sid".to_owned()].into(),
+        ..StripOptions::default()
+    };
+    let (machine, plan) = strip(&disk, &options);
+    assert_eq!(plan.refusals, []);
+    let after = folder.path().join("after.raw");
+    write_out(&machine, &disk, &after);
+    let said = must("sgdisk", &["-v", arg(&after)]);
+    assert!(said.contains("No problems found"), "{said}");
+    let table = |disk: &Path| -> serde_json::Value {
+        serde_json::from_str(&must("sfdisk", &["--json", arg(disk)])).unwrap()
+    };
+    let [before, table] =
+        [table(&disk), table(&after)].map(|table| table["partitiontable"].clone());
+    assert_ne!(before["id"], table["id"]);
+    for number in 0..2 {
+        let [old, new] = [&before, &table].map(|table| &table["partitions"][number]);
+        assert_ne!(old["uuid"], new["uuid"]);
+        assert_eq!([&old["start"], &old["size"]], [&new["start"], &new["size"]]);
+    }
+    let volume = folder.path().join("changed");
+    partition(&after, 2, &volume);
+    let system = folder.path().join("SYSTEM");
+    cat(&volume, &format!("{CONFIG}/SYSTEM"), &system);
+    let hive = Hive::parse(fs::read(&system).unwrap()).unwrap();
+    let key = hive.open("MountedDevices").unwrap().unwrap();
+    let uuid = table["partitions"][1]["uuid"].as_str().unwrap();
+    let uuid = uuid::Uuid::parse_str(uuid).unwrap().to_bytes_le();
+    let value = key.value("#{1}").unwrap().unwrap();
+    assert_eq!(*value.data().unwrap(), [b"DMIO:ID:", &uuid[..]].concat());
+    judge(&volume);
+}
+
+/// A Windows whose registry holds little.
+const SMALL: Spec<'_> = Spec { system: None, ..Spec::SEVEN };
 
 #[test]
 fn what_must_not_be_is_refused() {
@@ -229,30 +329,30 @@ fn what_must_not_be_is_refused() {
             system.number(&format!("ControlSet001\\Services\\{name}"), "Start", 2);
         }
     };
-    let new = StripOptions { identity: Identity::New, ..StripOptions::default() };
-    for (name, refused, forced) in
+    let new = StripOptions { keep: ["windows.sid".to_owned()].into(), ..StripOptions::default() };
+    for (name, refused, always) in
         [("NTDS", "windows.sid.domain-controller", true), ("CertSvc", "windows.sid.role", false)]
     {
         let place = folder.path().join(name);
         fs::create_dir(&place).unwrap();
-        let Some(disk) = guest(&place, service(name)) else { return };
+        let Some(disk) = windows(&place, &SMALL, service(name)) else { return };
         let (_, plan) = strip(&disk, &new);
         assert_eq!(plan.refusals[0].id, refused);
         let (_, plan) = strip(&disk, &StripOptions { force: true, ..new.clone() });
-        assert_eq!(!plan.refusals.is_empty(), forced, "{name}");
+        assert_eq!(!plan.refusals.is_empty(), always, "{name}");
         let (_, plan) = strip(&disk, &StripOptions { identity: Identity::Keep, ..new.clone() });
-        assert!(plan.refusals.iter().all(|one| one.id != refused), "{name}");
-        fs::remove_dir_all(&place).unwrap();
+        assert_eq!(plan.refusals, [], "{name}");
     }
 }
 
 #[test]
-fn what_is_kept_stays() {
+fn hives_of_two_machines_are_refused() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    let Some(disk) = guest(folder.path(), |_| {}) else { return };
-    let keep = ["windows.sid", "windows.machine-guid", "windows.agent"];
+    let Some(disk) = windows(folder.path(), &SMALL, |_| {}) else { return };
+    let (_, plan) = strip(&disk, &StripOptions::default());
+    assert!(plan.refusals[0].message.contains("SECURITY"), "{:?}", plan.refusals);
+    let keep = ["windows.sid", "windows.disk-id"];
     let options = StripOptions {
-        identity: Identity::New,
         keep: keep.into_iter().map(str::to_owned).collect(),
         ..StripOptions::default()
     };
@@ -260,5 +360,5 @@ fn what_is_kept_stays() {
     assert_eq!(plan.refusals, []);
     let ids = ids(&plan);
     assert!(ids.iter().all(|id| keep.iter().all(|kept| !id.starts_with(kept))), "{ids:?}");
-    assert!(ids.contains(&"windows.wsus"));
+    assert!(ids.contains(&"windows.volume-serial"), "{ids:?}");
 }

@@ -97,7 +97,7 @@ pub(super) fn losses(machine: &Machine, users: &[&Profile], plan: &mut Plan) {
     }
     plan.warn(
         "windows.sid.remains",
-        "event logs, page files, databases and free space may go on naming the old machine",
+        "event logs, page files, databases, quota entries and free space may go on naming the old machine",
         "leave free space out with: vdisk convert --skip-free",
     );
     if windows.and_then(|windows| windows.build).is_some_and(|build| build >= STRICT_BUILD) {

@@ -10,8 +10,10 @@
 //! | `tasks.rs` | scheduled tasks, whose files the registry keeps the hashes of |
 //! | `name.rs` | the computer's name |
 //! | `ids.rs` | other numbers that tell machines apart: a table |
+//! | `disk.rs` | signature and GUIDs of the disk, serial numbers of volumes |
 
 mod caution;
+mod disk;
 mod ids;
 mod machine;
 mod name;
@@ -49,6 +51,7 @@ pub(super) fn strip(
         return Ok(());
     }
     ids::change(machine, hives, options, plan)?;
+    disk::change(machine, hives, options, plan)?;
     match &options.hostname {
         Some(hostname) => name::change(machine, hives, hostname, options, plan),
         None => {

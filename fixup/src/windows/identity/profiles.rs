@@ -7,6 +7,8 @@ use super::sid::MachineSid;
 use crate::Machine;
 use crate::windows::Hives;
 
+/// Where SYSTEM keeps what letters and paths Windows has given to partitions.
+pub(super) const MOUNTED: &str = "MountedDevices";
 const LIST: &str = "Microsoft\\Windows NT\\CurrentVersion\\ProfileList";
 /// Where a profile keeps the hive of its classes: from Vista on, and before it.
 const CLASSES: [&str; 2] = [
@@ -116,7 +118,7 @@ pub(super) fn list(machine: &mut Machine, hives: &mut Hives) -> Result<Vec<Profi
 fn mounted(machine: &mut Machine, hives: &mut Hives, letter: &str) -> Result<Option<Place>> {
     let system = hives.config(machine, "SYSTEM")?;
     let name = format!("\\DosDevices\\{}", letter.to_ascii_uppercase());
-    let Some(value) = system.value("MountedDevices", &name)? else { return Ok(None) };
+    let Some(value) = system.value(MOUNTED, &name)? else { return Ok(None) };
     let data = value.data()?.into_owned();
     let inventory = machine.inventory();
     let found = inventory.partitions.iter().find(|partition| {
