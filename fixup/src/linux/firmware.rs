@@ -9,7 +9,7 @@ use super::tree::Tree;
 use crate::{Action, Machine, Plan, Target};
 
 /// GPT's and MBR's types of the EFI system partition (UEFI specification 2.10, 5.2 and 5.3).
-const ESP: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00c04fc93ec9", "ef"];
+const ESP: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"];
 /// A loader is some MiB.
 const MOST_LOADER: u64 = 64 << 20;
 
