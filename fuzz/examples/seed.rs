@@ -96,5 +96,21 @@ fn main() -> std::io::Result<()> {
         let steps: Vec<u8> = (0..40u8).flat_map(|n| [n, n, n % 8, n, n % 3, n]).collect();
         save("write_reopen", format!("image-{image}"), &[&[image], &steps[..]].concat())?;
     }
+    let driver = "[Version]\nSignature=\"$WINDOWS NT$\"\nDriverVer=07/29/2024,1.2.3.4\n\
+        [SourceDisksFiles]\na.sys=1\n[Manufacturer]\n%V%=M,NTamd64.10.0,NTx86\n\
+        [M.NTamd64.10.0]\n%D%=i,PCI\\VEN_1AF4\n[M.NTx86]\n%D%=i,PCI\\VEN_1AF4\n\
+        [i.NT]\nCopyFiles=@a.sys\n[i.NT.Services]\nAddService=a,2,s\n[s]\nServiceType=1\n\
+        ErrorControl=1\nServiceBinary=%12%\\a.sys\nAddReg=r\n\
+        [r]\nHKR,\"P\",B,0x10001,10\nHKR,,M,0x10000,a,\"b;\"\n[Strings]\nV=\"v\"\nD=d ; c\n";
+    save("inf", "driver".into(), driver.as_bytes())?;
+    for table in [0u8, 1] {
+        let mut device = vec![0; 88];
+        device[16] = 6;
+        device[24] = 0x48;
+        device[32] = 9;
+        device[52] = table;
+        device[56] = 7;
+        save("bcd", format!("device-{table}"), &device)?;
+    }
     Ok(())
 }

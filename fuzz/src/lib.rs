@@ -16,6 +16,7 @@ mod images;
 mod parts;
 mod seal;
 mod volumes;
+mod windows;
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,6 +28,7 @@ pub use hive::{hive_edit, hive_log, hive_open};
 use images::{Base, open_vhd, open_vhdx, open_vmdk};
 pub use parts::{lvm, parts};
 pub use volumes::{fs_btrfs, fs_ext, fs_fat, fs_ntfs, fs_xfs};
+pub use windows::{bcd, inf};
 
 /// What an input says before its changes.
 struct Head<'a> {
