@@ -42,6 +42,8 @@ need fusermount3 fuse3
 # Guests that boot (fixup/tests).
 need debootstrap debootstrap
 need lz4 lz4
+need cpio cpio
+need ssh-keygen openssh-client
 need unmkinitramfs initramfs-tools-core
 [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || missing+=(ovmf)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)

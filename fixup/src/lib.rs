@@ -23,7 +23,7 @@
 //!
 //! * The disk given is only read.
 //! * Every changed byte belongs to an action, or to the bookkeeping of the file system it is in.
-//! * A second run on the outcome plans nothing.
+//! * A second run on the outcome plans nothing, but for a copy's: each run makes another machine.
 //! * No code of the guest runs.
 //!
 //! # What is not here

@@ -135,6 +135,24 @@ fn and_back_to_a_physical_machine() {
     }
 }
 
+/// QEMU has no VMBus: that the modules are in the initramfs, and in order, is what can be shown.
+#[test]
+fn hyper_v_finds_its_modules() {
+    if !boot::possible() {
+        return;
+    }
+    let source = boot::guest("mbr-ext4");
+    let (image, plan) = fixed(&source, &[Target::HyperVGen1], Identity::Keep);
+    judge(&source, image.path(), "mbr-ext4", &plan);
+    let (names, loaded) = linux::initramfs(image.path(), "mbr-ext4");
+    for module in ["hv_vmbus", "hv_storvsc", "scsi_transport_fc", "ata_piix", "hyperv-keyboard"] {
+        assert!(names.iter().any(|name| name.ends_with(&format!("/{module}.ko"))), "{module}");
+    }
+    let place = |name: &str| loaded.lines().position(|line| line == name);
+    assert!(place("hv_storvsc").is_some() && place("ata_piix").is_some(), "{loaded}");
+    assert!(place("ahci").is_some(), "{loaded}");
+}
+
 /// Everything that tells machines apart is another than on the source.
 fn is_another_machine(facts: &Facts, source: &Path) {
     let id = facts.one("machine-id");

@@ -101,10 +101,9 @@ impl Devices {
                 let edge = word.len()
                     - word.chars().last().filter(|c| is_edge(*c)).map_or(0, char::len_utf8);
                 let (body, end) = word.split_at(edge);
-                let named =
-                    starts.iter().find_map(|start| Some((*start, body.strip_prefix(start)?)));
-                let named = named.filter(|(_, device)| is_of_hardware(device));
-                match named.map(|(start, device)| (start, device, self.instead(device))) {
+                match device_in(body, starts)
+                    .map(|(start, device)| (start, device, self.instead(device)))
+                {
                     Some((start, _, Some(instead))) => {
                         done.push_str(start);
                         done.push_str(&instead);
@@ -120,6 +119,18 @@ impl Devices {
         }
         (done, unknown)
     }
+}
+
+/// A word that ends with a name from the hardware: what stands before the name, and the name.
+/// Settings hold words of their own: `kernelopts=root=/dev/sda1`.
+fn device_in<'w>(word: &'w str, starts: &[&str]) -> Option<(&'w str, &'w str)> {
+    let (start, device) = word.split_at_checked(word.find("/dev/")?)?;
+    let fits = |known: &&str| {
+        let before = start.strip_suffix(*known);
+        before
+            .is_some_and(|before| before.is_empty() || (before.ends_with('=') && !known.is_empty()))
+    };
+    (starts.iter().any(fits) && is_of_hardware(device)).then_some((start, device))
 }
 
 /// Whether words end there, in all files that are rewritten.

@@ -178,6 +178,20 @@ pub(crate) fn host_keys(image: &Path) -> Vec<String> {
     keys.to_vec()
 }
 
+/// The paths in the initramfs, as Debian's own program unpacks it, and its list of modules to load.
+pub(crate) fn initramfs(image: &Path, layout: &str) -> (Vec<String>, String) {
+    let root = Mounted::new(image, &volumes(layout)[0]);
+    let boot = std::fs::read_dir(root.0.path().join("boot")).unwrap();
+    let paths = boot.map(|entry| entry.unwrap().path());
+    let packed = paths.into_iter().find(|path| arg(path).contains("initrd.img-")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    must("unmkinitramfs", &[arg(&packed), arg(folder.path())]);
+    let listed = must("find", &[arg(folder.path()), "-type", "f"]);
+    let list = listed.lines().rfind(|path| path.ends_with("conf/modules")).unwrap();
+    let loaded = std::fs::read_to_string(list).unwrap();
+    (listed.lines().map(str::to_owned).collect(), loaded)
+}
+
 /// The file systems are sound, and files differ only where the plan says so.
 pub(crate) fn judge(source: &Path, image: &Path, layout: &str, plan: &Plan) {
     for volume in volumes(layout) {

@@ -1,0 +1,334 @@
+//! Linux guests made of a few files: what strip and adapt do to each, judged by e2fsprogs and cpio.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs
+)]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use tempfile::{NamedTempFile, TempDir};
+use vdisk_fixup::{AdaptOptions, Identity, Machine, Plan, StripOptions, Target, adapt, strip};
+use vdisk_testkit::VecDisk;
+use vdisk_testkit::tools::{arg, must, said, skip};
+
+const START: u64 = 1 << 20;
+const SIZE: u64 = 64 << 20;
+const UUID: &str = "11111111-2222-3333-4444-555555555555";
+
+/// A guest's files, before they become a disk.
+struct Guest(TempDir);
+
+impl Guest {
+    /// What every Linux has here: a release, a kernel with two modules on files, an initramfs.
+    fn new(id: &str) -> Self {
+        let this = Self(tempfile::tempdir().unwrap());
+        this.file("etc/os-release", &format!("ID={id}\nPRETTY_NAME=\"A Linux\"\n"));
+        this.file("etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n/dev/sdb1 /data ext4 noauto 0 0\n");
+        this.file("boot/vmlinuz-6.1", "kernel");
+        let modules = "lib/modules/6.1";
+        this.file(
+            &format!("{modules}/modules.dep"),
+            "kernel/virtio_pci.ko: kernel/virtio.ko\nkernel/virtio.ko:\n\
+             kernel/virtio_scsi.ko: kernel/virtio.ko\nkernel/hv_vmbus.ko:\nkernel/ahci.ko:\n",
+        );
+        this.file(&format!("{modules}/modules.builtin"), "kernel/sd_mod.ko\n");
+        this.file(&format!("{modules}/modules.alias"), "alias pci:v00001AF4* virtio_pci\n");
+        for name in ["virtio_pci", "virtio", "virtio_scsi", "hv_vmbus", "ahci"] {
+            this.file(&format!("{modules}/kernel/{name}.ko"), name);
+        }
+        this
+    }
+
+    fn file(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// An initramfs with these files and one link, made by cpio and packed by a program.
+    fn initramfs(&self, path: &str, files: &[(&str, &str)], packer: &[&str]) {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(tree.path().join("usr/lib")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", tree.path().join("lib")).unwrap();
+        for (path, text) in files {
+            let path = tree.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let script = format!(
+            "cd '{}' && find . | cpio -o -H newc --quiet | {}",
+            arg(tree.path()),
+            packer.join(" ")
+        );
+        let done = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(done.status.success(), "{}", said(&done));
+        std::fs::write(self.0.path().join(path), done.stdout).unwrap();
+    }
+
+    /// A disk with one partition.
+    fn disk(&self) -> NamedTempFile {
+        let image = NamedTempFile::new().unwrap();
+        image.as_file().set_len(START + SIZE).unwrap();
+        let mut sfdisk = Command::new("sfdisk")
+            .args(["-q", arg(image.path())])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        sfdisk
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"label: dos\nstart=2048, type=83, bootable\n")
+            .unwrap();
+        assert!(sfdisk.wait().unwrap().success());
+        let offset = format!("offset={START}");
+        let blocks = format!("{}k", SIZE >> 10);
+        let folder = arg(self.0.path());
+        let args = [
+            "-q",
+            "-t",
+            "ext4",
+            "-U",
+            UUID,
+            "-d",
+            folder,
+            "-E",
+            &offset,
+            arg(image.path()),
+            &blocks,
+        ];
+        must("mke2fs", &args);
+        image
+    }
+}
+
+fn machine(image: &Path) -> Machine {
+    Machine::open(Arc::new(VecDisk(std::fs::read(image).unwrap())), 512).unwrap()
+}
+
+/// Carries the changes out.
+fn carry_out(machine: &Machine, image: &Path) {
+    let file = File::options().write(true).open(image).unwrap();
+    for change in machine.changes().unwrap() {
+        file.write_all_at(&change.bytes, change.offset).unwrap();
+    }
+    let volume = NamedTempFile::new().unwrap();
+    let bytes = std::fs::read(image).unwrap();
+    std::fs::write(volume.path(), &bytes[START as usize..]).unwrap();
+    must("e2fsck", &["-fn", arg(volume.path())]);
+}
+
+/// A file as debugfs reads it; empty where there is none.
+fn cat(image: &Path, path: &str) -> Vec<u8> {
+    let place = format!("{}?offset={START}", arg(image));
+    let request = format!("cat {path}");
+    Command::new("debugfs").args(["-R", &request, &place]).output().unwrap().stdout
+}
+
+fn text(image: &Path, path: &str) -> String {
+    String::from_utf8(cat(image, path)).unwrap()
+}
+
+fn adapted(image: &Path, target: Target) -> Plan {
+    let mut machine = machine(image);
+    let mut plan = Plan::default();
+    adapt(&mut machine, &AdaptOptions::new(target), &mut plan).unwrap();
+    if plan.refusals.is_empty() {
+        carry_out(&machine, image);
+    }
+    plan
+}
+
+fn stripped(image: &Path, options: &StripOptions) -> Plan {
+    let mut machine = machine(image);
+    let mut plan = Plan::default();
+    strip(&mut machine, options, &mut plan).unwrap();
+    plan.refuse().unwrap();
+    carry_out(&machine, image);
+    plan
+}
+
+fn ids(plan: &Plan) -> Vec<&str> {
+    plan.actions.iter().map(|action| action.id.as_str()).collect()
+}
+
+/// Whether the makers and judges are there.
+fn tools() -> bool {
+    ["mke2fs", "e2fsck", "debugfs", "sfdisk", "cpio"].iter().all(|tool| {
+        let there = Command::new(tool).arg("-V").output().is_ok();
+        if !there {
+            skip(tool, "it makes or judges guests");
+        }
+        there
+    })
+}
+
+#[test]
+fn a_host_only_dracut_gets_its_modules_and_names() {
+    if !tools() {
+        return;
+    }
+    let guest = Guest::new("almalinux");
+    guest.initramfs(
+        "boot/initramfs-6.1.img",
+        &[
+            ("usr/lib/dracut/build-parameter.txt", "--hostonly"),
+            ("usr/lib/modules/6.1/kernel/ahci.ko", "ahci"),
+            ("etc/cmdline.d/95root.conf", "root=/dev/sda1 rw\n"),
+        ],
+        &["xz", "--check=crc32"],
+    );
+    let entry = "title A\nlinux /boot/vmlinuz-6.1\noptions root=/dev/sda1 ro crashkernel=auto\n";
+    guest.file("boot/loader/entries/abc-6.1.conf", entry);
+    let head = "# GRUB Environment Block\nkernelopts=root=/dev/sda1 ro\n";
+    guest.file("boot/grub2/grubenv", &format!("{head}{}", "#".repeat(1024 - head.len())));
+    guest.file("etc/dracut.conf.d/own.conf", "hostonly=yes\n");
+    guest.file("etc/modprobe.d/own.conf", "blacklist floppy\nblacklist virtio-scsi\n");
+    let image = guest.disk();
+    let plan = adapted(image.path(), Target::Kvm);
+    assert_eq!(plan.refusals, []);
+    // The other disk is not here.
+    assert!(plan.warnings.iter().any(|one| one.message.contains("/dev/sdb1")), "{plan:?}");
+
+    let path = image.path();
+    assert_eq!(
+        text(path, "/etc/fstab"),
+        format!("UUID={UUID} / ext4 defaults 0 1\n/dev/sdb1 /data ext4 noauto 0 0\n")
+    );
+    assert!(
+        text(path, "/boot/loader/entries/abc-6.1.conf").contains(&format!("root=UUID={UUID} ro "))
+    );
+    let environment = text(path, "/boot/grub2/grubenv");
+    assert_eq!(environment.len(), 1024);
+    assert!(environment.contains(&format!("kernelopts=root=UUID={UUID} ro\n#")));
+    assert!(text(path, "/etc/dracut.conf.d/90-vdisk.conf").contains("virtio_scsi"));
+    assert_eq!(
+        text(path, "/etc/modprobe.d/own.conf"),
+        "blacklist floppy\n#blacklist virtio-scsi\n"
+    );
+
+    // The second archive, as cpio reads it.
+    let whole = cat(path, "/boot/initramfs-6.1.img");
+    let second = whole.windows(3).rposition(|bytes| bytes == [0x1f, 0x8b, 8]).unwrap();
+    assert_eq!(second % 4, 0);
+    let packed = NamedTempFile::new().unwrap();
+    std::fs::write(packed.path(), &whole[second..]).unwrap();
+    let script = format!("gzip -dc {} | cpio -t --quiet", arg(packed.path()));
+    let names = must("sh", &["-c", &script]);
+    let names: Vec<&str> = names.lines().collect();
+    for name in ["virtio_pci", "virtio", "virtio_scsi"] {
+        assert!(
+            names.contains(&format!("usr/lib/modules/6.1/kernel/{name}.ko").as_str()),
+            "{names:?}"
+        );
+    }
+    assert!(names.contains(&"usr/lib/modules/6.1/modules.alias"));
+    assert!(names.contains(&"etc/cmdline.d/95root.conf"));
+    assert!(names.contains(&"etc/cmdline.d/90-vdisk.conf"));
+    // `lib` is a link there, and the kernel would replace it.
+    assert!(names.iter().all(|name| !name.starts_with("lib")), "{names:?}");
+
+    assert_eq!(ids(&adapted(path, Target::Kvm)), Vec::<&str>::new());
+}
+
+#[test]
+fn a_kernel_without_the_drivers_is_refused_with_the_reason() {
+    if !tools() {
+        return;
+    }
+    let guest = Guest::new("debian");
+    guest.initramfs("boot/initrd.img-6.1", &[("scripts/init-top/udev", "")], &["gzip"]);
+    let image = guest.disk();
+    let plan = adapted(image.path(), Target::HyperVGen1);
+    let refusal = &plan.refusals[0];
+    assert_eq!(refusal.id, "linux.initramfs");
+    assert!(refusal.message.contains("kernel 6.1"), "{refusal:?}");
+    assert!(refusal.message.contains("no hv_storvsc and no ata_piix"), "{refusal:?}");
+    assert!(refusal.hint.as_ref().unwrap().contains("install a kernel"));
+
+    // One whose archive cannot be read is refused too.
+    guest.file("boot/initrd.img-6.1", "this is no archive at all");
+    assert_eq!(adapted(guest.disk().path(), Target::Kvm).refusals[0].id, "linux.initramfs");
+}
+
+#[test]
+fn a_copy_forgets_and_a_move_keeps() {
+    if !tools() {
+        return;
+    }
+    let guest = Guest::new("ubuntu");
+    let id = "0123456789abcdef0123456789abcdef";
+    guest.file("etc/machine-id", &format!("{id}\n"));
+    guest.file("var/lib/dbus/machine-id", &format!("{id}\n"));
+    guest.file("usr/lib/systemd/systemd", "");
+    guest.file("etc/hostname", "old\n");
+    guest.file("etc/hosts", "127.0.1.1 old.example.org old\n");
+    guest.file("etc/udev/rules.d/70-persistent-net.rules", "NAME=eth0\n");
+    guest.file(
+        "etc/sysconfig/network-scripts/ifcfg-eth0",
+        "DEVICE=eth0\nHWADDR=52:54:00:00:00:01\n",
+    );
+    guest.file("etc/lvm/devices/system.devices", "IDTYPE=sys_wwid\n");
+    guest.file("var/lib/systemd/random-seed", "seed");
+    guest.file("var/lib/dhcp/dhclient.eth0.leases", "lease {}\n");
+    guest.file(&format!("var/log/journal/{id}/system.journal"), "journal");
+    guest.file("var/lib/cloud/instances/i-1/sem/x", "");
+    guest.file("etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.1993-08.org.debian:01:abc\n");
+    guest.file("etc/salt/minion_id", "old\n");
+    for kind in ["ed25519", "ecdsa"] {
+        let path = guest.0.path().join(format!("etc/ssh/ssh_host_{kind}_key"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        must("ssh-keygen", &["-q", "-t", kind, "-N", "", "-C", "root@old", "-f", arg(&path)]);
+    }
+
+    let keep = StripOptions { identity: Identity::Keep, ..StripOptions::default() };
+    let image = guest.disk();
+    let plan = stripped(image.path(), &keep);
+    assert_eq!(ids(&plan), ["linux.net.udev-rules", "linux.lvm.devices", "linux.net.mac-pin"]);
+    assert_eq!(text(image.path(), "/etc/machine-id"), format!("{id}\n"));
+    assert_eq!(ids(&stripped(image.path(), &keep)), Vec::<&str>::new());
+
+    let mut options = StripOptions { hostname: Some("new".to_owned()), ..StripOptions::default() };
+    options.keep.insert("linux.agent".to_owned());
+    let image = guest.disk();
+    let path = image.path();
+    let plan = stripped(path, &options);
+    for id in [
+        "linux.dhcp",
+        "linux.random-seed",
+        "linux.cloud-init",
+        "linux.journals",
+        "linux.machine-id",
+    ] {
+        assert!(ids(&plan).contains(&id), "{id}: {plan:?}");
+    }
+    assert!(!ids(&plan).iter().any(|id| id.starts_with("linux.agent")), "{plan:?}");
+    assert_eq!(text(path, "/etc/machine-id"), "");
+    assert_eq!(text(path, "/etc/hostname"), "new\n");
+    assert_eq!(text(path, "/etc/hosts"), "127.0.1.1 new.example.org new\n");
+    assert_eq!(text(path, "/etc/salt/minion_id"), "old\n");
+    for gone in ["/var/lib/dbus/machine-id", "/var/lib/systemd/random-seed"] {
+        assert_eq!(text(path, gone), "");
+    }
+    for kind in ["ed25519", "ecdsa"] {
+        let name = format!("etc/ssh/ssh_host_{kind}_key.pub");
+        let (old, new) = (
+            std::fs::read_to_string(guest.0.path().join(&name)).unwrap(),
+            text(path, &format!("/{name}")),
+        );
+        assert_ne!(old, new);
+        assert_eq!(old.split(' ').next(), new.split(' ').next());
+        assert!(new.ends_with(" root@old\n"), "{new}");
+    }
+    // Secrets are not told.
+    assert!(!format!("{plan:?}").contains("PRIVATE KEY"));
+}
