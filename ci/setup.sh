@@ -44,7 +44,6 @@ need debootstrap debootstrap
 need lz4 lz4
 need cpio cpio
 need ssh-keygen openssh-client
-need unmkinitramfs initramfs-tools-core
 [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || missing+=(ovmf)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 /usr/bin/python3 -c "import hivex" 2>/dev/null || missing+=(python3-hivex)

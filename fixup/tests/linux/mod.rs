@@ -178,17 +178,22 @@ pub(crate) fn host_keys(image: &Path) -> Vec<String> {
     keys.to_vec()
 }
 
-/// The paths in the initramfs, as Debian's own program unpacks it, and its list of modules to load.
+/// The files in the last archive of the initramfs, as gzip and cpio unpack it, and its list of
+/// modules to load. Debian's `unmkinitramfs` stops at the second archive.
 pub(crate) fn initramfs(image: &Path, layout: &str) -> (Vec<String>, String) {
+    const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
     let root = Mounted::new(image, &volumes(layout)[0]);
     let boot = std::fs::read_dir(root.0.path().join("boot")).unwrap();
-    let paths = boot.map(|entry| entry.unwrap().path());
-    let packed = paths.into_iter().find(|path| arg(path).contains("initrd.img-")).unwrap();
+    let mut paths = boot.map(|entry| entry.unwrap().path());
+    let packed =
+        std::fs::read(paths.find(|path| arg(path).contains("initrd.img-")).unwrap()).unwrap();
+    let start = packed.windows(HEAD.len()).rposition(|bytes| bytes == HEAD).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    must("unmkinitramfs", &[arg(&packed), arg(folder.path())]);
+    std::fs::write(folder.path().join("last.gz"), &packed[start..]).unwrap();
+    let script = format!("cd '{}' && gzip -dc last.gz | cpio -id --quiet", arg(folder.path()));
+    must("sh", &["-c", &script]);
     let listed = must("find", &[arg(folder.path()), "-type", "f"]);
-    let list = listed.lines().rfind(|path| path.ends_with("conf/modules")).unwrap();
-    let loaded = std::fs::read_to_string(list).unwrap();
+    let loaded = std::fs::read_to_string(folder.path().join("conf/modules")).unwrap();
     (listed.lines().map(str::to_owned).collect(), loaded)
 }
 
