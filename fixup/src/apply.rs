@@ -24,7 +24,7 @@ pub struct Report {
     pub schema: String,
     /// The command, such as `strip`.
     pub command: String,
-    /// The image, as it was named.
+    /// The image's file, in the report's own folder.
     pub image: String,
     /// Places of the disk that were written.
     pub places: usize,
@@ -65,14 +65,14 @@ pub fn apply(
     let EditReport { changes: places, bytes, .. } =
         edit_undoable(image, open, &changes, force, &undo_file)?;
     read_back(image, open, &changes)?;
-    let name = undo_file.file_name().unwrap_or_default().to_string_lossy();
+    let name_of = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
         schema: SCHEMA.to_owned(),
         command: command.to_owned(),
-        image: image.display().to_string(),
+        image: name_of(image),
         places,
         bytes,
-        undo: name.into_owned(),
+        undo: name_of(&undo_file),
         undone: false,
         plan: plan.clone(),
     };
