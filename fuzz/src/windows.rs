@@ -17,7 +17,7 @@ pub fn inf(input: &[u8]) {
     }
 }
 
-/// Elements of boot configuration data: what is replaced is found again, and can be put back.
+/// Elements of boot configuration data: what is replaced is found again, at the same places.
 pub fn bcd(input: &[u8]) {
     let found = PartitionId::find(input);
     let other = PartitionId::Mbr { signature: 0x1234_5678, start: 1 << 20 };

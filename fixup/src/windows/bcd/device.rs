@@ -63,17 +63,21 @@ impl PartitionId {
         found
     }
 
-    /// The element with other partitions where `other` gives one; none where it gives none.
+    /// The element with other partitions where `other` gives one; none where it gives none, and
+    /// where the bytes could be read in two ways.
     pub fn replace(element: &[u8], other: impl Fn(Self) -> Option<Self>) -> Option<Vec<u8>> {
-        let mut bytes = element.to_vec();
-        let mut changed = false;
-        for (at, id) in Self::find(element) {
-            let Some(new) = other(id).filter(|new| *new != id) else { continue };
-            let block = new.block();
-            bytes.get_mut(at..at + LEN)?.copy_from_slice(&block);
-            changed = true;
+        let found = Self::find(element);
+        let wanted: Vec<(usize, Self)> =
+            found.iter().map(|(at, id)| (*at, other(*id).unwrap_or(*id))).collect();
+        if wanted == found {
+            return None;
         }
-        changed.then_some(bytes)
+        let mut bytes = element.to_vec();
+        let changed = wanted.iter().zip(&found).filter(|(new, old)| new != old);
+        for ((at, id), _) in changed {
+            bytes.get_mut(*at..*at + LEN)?.copy_from_slice(&id.block());
+        }
+        (Self::find(&bytes) == wanted).then_some(bytes)
     }
 
     fn parse(block: &[u8]) -> Option<Self> {
@@ -169,5 +173,10 @@ mod tests {
         assert_eq!(PartitionId::find(&outer).len(), 1);
         assert_eq!(PartitionId::find(&outer)[0].0, 0x44);
         assert_eq!(PartitionId::find(&seen()[..80]), []);
+        // One that is none until the one inside it is replaced.
+        let element = [HEAD.to_vec(), vec![0; 6], seen()[16..].to_vec(), vec![0; 16]].concat();
+        assert_eq!(PartitionId::find(&element)[0].0, 22);
+        let other = PartitionId::Mbr { signature: 7, start: 1 << 20 };
+        assert_eq!(PartitionId::replace(&element, |_| Some(other)), None);
     }
 }
