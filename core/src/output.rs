@@ -39,6 +39,8 @@ pub struct Output {
     overwrite: bool,
     files: Vec<Pending>,
     host: Arc<dyn Host>,
+    /// Who may read it, before the user's own mask.
+    mode: u32,
 }
 
 #[derive(Debug)]
@@ -70,11 +72,20 @@ impl Output {
             .ok_or_else(|| Error::usage("an output needs a file name in UTF-8").in_file(path))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.map(Path::to_owned);
-        let output = Self { folder, main: main.to_owned(), overwrite, files: Vec::new(), host };
+        let output =
+            Self { folder, main: main.to_owned(), overwrite, files: Vec::new(), host, mode: 0o666 };
         let folder = output.folder();
         std::fs::metadata(folder).map_err(|e| Error::io(e, "find the folder").in_file(folder))?;
         output.refuse_existing(main)?;
         Ok(output)
+    }
+
+    /// Makes its files readable for their owner alone: for what holds bytes of a guest that the
+    /// guest itself has done away with, such as keys.
+    #[must_use]
+    pub fn private(mut self) -> Self {
+        self.mode = 0o600;
+        self
     }
 
     fn folder(&self) -> &Path {
@@ -172,7 +183,7 @@ impl Files for Output {
         let failed = |e: io::Error| Error::io(e.kind().into(), "create it").in_file(&path);
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{}.vdisk-partial-", start_of(name)))
-            .permissions(std::fs::Permissions::from_mode(0o666))
+            .permissions(std::fs::Permissions::from_mode(self.mode))
             .tempfile_in(self.folder())
             .map_err(failed)?;
         let (file, temporary) = temporary.into_parts();

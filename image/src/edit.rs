@@ -266,7 +266,7 @@ impl Journal {
     }
 
     fn write_to(&self, path: &Path, open: &OpenOptions) -> Result<()> {
-        let mut output = Output::on(open.host().clone(), path, false)?;
+        let mut output = Output::on(open.host().clone(), path, false)?.private();
         let name = output.main_name().to_owned();
         let file = output.create(&name)?;
         let text = self.text();
