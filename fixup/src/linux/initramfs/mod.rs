@@ -13,11 +13,13 @@ use vdisk_core::{Error, ErrorKind, Result};
 
 pub(crate) use cpio::Writer;
 
-/// Names that are kept of all archives of one file, and bytes of them.
+/// Names that are kept of all archives of one file, and bytes of names, links and texts.
 const MOST_NAMES: usize = 1 << 19;
-const MOST_NAME_BYTES: usize = 64 << 20;
+const MOST_KEPT: u64 = 64 << 20;
 /// Bytes of a text that is kept.
 const MOST_TEXT: u64 = 1 << 18;
+/// Bytes of a link: the longest path of Linux.
+const MOST_LINK: u64 = 4096;
 /// Links that are followed in one path.
 const MOST_LINKS: usize = 40;
 /// What an archive is padded to before the next.
@@ -28,7 +30,7 @@ const ALIGNMENT: usize = 512;
 pub(crate) struct Contents {
     nodes: BTreeMap<String, Node>,
     texts: BTreeMap<String, Vec<u8>>,
-    name_bytes: usize,
+    kept: u64,
 }
 
 /// One name.
@@ -53,19 +55,22 @@ impl Contents {
 
     fn add(&mut self, member: &cpio::Member, data: &mut dyn std::io::Read) -> Result<()> {
         let path = plain(&String::from_utf8_lossy(&member.name));
-        self.name_bytes = self.name_bytes.saturating_add(path.len());
-        if self.nodes.len() >= MOST_NAMES || self.name_bytes > MOST_NAME_BYTES {
-            return Err(Error::refused("the initramfs holds too many names"));
+        let is_text = is_text(&path) && member.size <= MOST_TEXT;
+        let is_link = member.mode & cpio::TYPE == cpio::LINK && member.size <= MOST_LINK;
+        let content = if is_text || is_link { member.size } else { 0 };
+        self.kept = self.kept.saturating_add(path.len() as u64).saturating_add(content);
+        if self.nodes.len() >= MOST_NAMES || self.kept > MOST_KEPT {
+            return Err(Error::refused("the initramfs holds more names and texts than are read"));
         }
         let node = match member.mode & cpio::TYPE {
             cpio::DIRECTORY => Node::Directory,
             cpio::FILE => {
-                if is_text(&path) && member.size <= MOST_TEXT {
+                if is_text {
                     self.texts.insert(path.clone(), cpio::content(data)?);
                 }
                 Node::File
             }
-            cpio::LINK if member.size <= MOST_TEXT => {
+            cpio::LINK if is_link => {
                 Node::Link(String::from_utf8_lossy(&cpio::content(data)?).into_owned())
             }
             _ => Node::Other,
@@ -249,6 +254,17 @@ mod tests {
                 bytes[at] ^= 0x55;
             }
         }
+    }
+
+    #[test]
+    fn links_and_texts_take_bounded_memory() {
+        let mut writer = Writer::default();
+        let text = vec![b'x'; 1 << 18];
+        for number in 0..300 {
+            writer.file(&format!("conf/{number}"), 0o644, &text);
+        }
+        let error = Contents::read(&writer.finish()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     }
 
     #[test]
