@@ -17,8 +17,8 @@ enum New {
     BracedGuid,
 }
 
-/// A number that is one machine's own. `SET` in a key stands for each control set in use, `*` for
-/// every key there is in its place; a name of `*` for the keys below.
+/// A number that is one machine's own. `SET` in a key stands for each control set in use, a name of
+/// `*` for the keys below.
 struct Rule {
     id: &'static str,
     hive: &'static str,
@@ -29,7 +29,7 @@ struct Rule {
 }
 
 /// The table. What agents keep was collected from what their makers say of cloned machines.
-const RULES: [Rule; 20] = [
+const RULES: [Rule; 19] = [
     Rule {
         id: "windows.wsus",
         hive: "SOFTWARE",
@@ -53,14 +53,6 @@ const RULES: [Rule; 20] = [
         names: &["Dhcpv6DUID"],
         new: New::None,
         why: "DHCPv6 gives machines with the same DUID the same address",
-    },
-    Rule {
-        id: "windows.network-address",
-        hive: "SYSTEM",
-        key: "SET\\Control\\Class\\{4D36E972-E325-11CE-BFC1-08002BE10318}\\*",
-        names: &["NetworkAddress"],
-        new: New::None,
-        why: "a hardware address that was set by hand would be in the network twice",
     },
     Rule {
         id: "windows.hardware-profile",
@@ -260,17 +252,6 @@ fn apply(rule: &Rule, machine: &mut Machine, hives: &mut Hives, plan: &mut Plan)
     let mut keys = vec![rule.key.to_owned()];
     if let Some(rest) = rule.key.strip_prefix("SET") {
         keys = registry.control_sets()?.iter().map(|set| format!("{set}{rest}")).collect();
-    }
-    if let Some(parents) = keys
-        .iter()
-        .map(|key| key.strip_suffix("\\*").map(str::to_owned))
-        .collect::<Option<Vec<_>>>()
-    {
-        keys.clear();
-        for parent in parents {
-            let children = registry.children(&parent)?;
-            keys.extend(children.iter().map(|child| format!("{parent}\\{child}")));
-        }
     }
     for key in keys {
         for name in rule.names {
