@@ -519,10 +519,17 @@ pub(crate) struct AdaptArgs {
     /// hyper-v-gen1, hyper-v-gen2, kvm, vmware, virtualbox or physical
     #[arg(long, value_name = "TARGET", value_parser = target, required_unless_present = "undo")]
     pub(crate) target: Option<Target>,
-    /// A folder with unpacked drivers that the guest does not bring; repeatable
+    #[command(flatten)]
+    pub(crate) drivers: DriverArgs,
+}
+
+/// What a guest is given that it does not bring.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DriverArgs {
+    /// A folder with unpacked drivers for a Windows that does not bring them; repeatable
     #[arg(long, value_name = "DIR")]
     pub(crate) drivers: Vec<PathBuf>,
-    /// Where only the guest's own programs can make its initramfs: run them (as root, in a chroot)
+    /// Not built yet: the guest's own programs are never run, and a warning says so
     #[arg(long)]
     pub(crate) run_guest_tools: bool,
 }
@@ -536,12 +543,8 @@ pub(crate) struct Passage {
     /// Leave out actions, by their id or the beginning of it (see --dry-run)
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub(crate) keep: Vec<String>,
-    /// A folder with unpacked drivers that the guest does not bring; repeatable
-    #[arg(long, value_name = "DIR")]
-    pub(crate) drivers: Vec<PathBuf>,
-    /// Where only the guest's own programs can make its initramfs: run them (as root, in a chroot)
-    #[arg(long)]
-    pub(crate) run_guest_tools: bool,
+    #[command(flatten)]
+    pub(crate) drivers: DriverArgs,
     /// Show what would be done and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -649,10 +652,9 @@ pub(crate) struct V2pArgs {
 }
 
 fn whole_size(text: &str) -> Result<u64, String> {
-    match vdisk::parse_size(text) {
-        Ok(0) => Err("0 is too little".to_owned()),
-        Ok(size) => Ok(size),
-        Err(error) => Err(error.message().to_owned()),
+    match size(text)? {
+        0 => Err("0 is too little".to_owned()),
+        size => Ok(size),
     }
 }
 
@@ -709,5 +711,5 @@ fn mac(text: &str) -> Result<Mac, String> {
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    vdisk::parse_size(text).map_err(|error| error.to_string())
+    vdisk::parse_size(text).map_err(|error| error.message().to_owned())
 }

@@ -10,31 +10,11 @@
 
 mod common;
 
-use common::Place;
-use vdisk_testkit::corpus;
-use vdisk_testkit::machines::{
-    Part, assemble, esp, ext4, linux_tree, ntfs, programs, windows_tree,
-};
-
-const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+use common::{Place, linux_by, windows};
 
 /// A Linux that UEFI starts, in `web.vhdx`, `web.vmdk` and `web.img`.
 fn linux() -> Option<Place> {
-    if !programs(&["sfdisk", "mke2fs", "mkfs.vfat", "mcopy"]) {
-        return None;
-    }
-    let place = Place::new();
-    let parts = tempfile::tempdir().unwrap();
-    let tree = parts.path().join("tree");
-    linux_tree(&tree);
-    let root = ext4(parts.path(), 16, &tree);
-    let boot = esp(parts.path(), &["EFI/BOOT/BOOTX64.EFI"]);
-    let parts = [
-        Part { kind: ESP, more: "", content: &boot },
-        Part { kind: LINUX, more: "", content: &root },
-    ];
-    assemble(&place.path("web.img"), "gpt", "AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE", &parts);
+    let place = linux_by("web.img", "EFI/BOOT/BOOTX64.EFI")?;
     for name in ["web.vhdx", "web.vmdk"] {
         place.run(&format!("convert -f raw web.img {name}")).code(0);
     }
@@ -88,17 +68,7 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn a_windows_never_has_less_memory_than_it_needs() {
-    if !programs(&["sfdisk", "mkfs.ntfs", "ntfs-3g"]) {
-        return;
-    }
-    let Some(corpus) = corpus::folder() else { return };
-    let place = Place::new();
-    let parts = tempfile::tempdir().unwrap();
-    let tree = parts.path().join("tree");
-    windows_tree(&corpus, &tree);
-    let Some(volume) = ntfs(parts.path(), 96, &tree) else { return };
-    let parts = [Part { kind: "7", more: "bootable", content: &volume }];
-    assemble(&place.path("old.img"), "dos", "0x12345678", &parts);
+    let Some(place) = windows("old.img") else { return };
     place.run("convert -f raw old.img old.vhd").code(0);
     let ran = place.run("define old.vhd --target hyper-v-gen1 --memory 256M");
     let script = String::from_utf8(place.read("old.ps1")).unwrap();

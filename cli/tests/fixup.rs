@@ -10,35 +10,8 @@
 
 mod common;
 
-use std::fs;
-
-use common::{Place, assert_error, assert_keys};
+use common::{Place, assert_error, assert_keys, windows};
 use serde_json::Value;
-use vdisk_testkit::corpus;
-use vdisk_testkit::machines::{Part, assemble, ntfs, programs, windows_tree};
-
-/// `disk.img`, a Windows 7 on an MBR disk.
-fn windows() -> Option<Place> {
-    if !programs(&["sfdisk", "mkfs.ntfs", "ntfs-3g"]) {
-        return None;
-    }
-    let corpus = corpus::folder()?;
-    let place = Place::new();
-    let parts = tempfile::tempdir().unwrap();
-    let tree = parts.path().join("tree");
-    windows_tree(&corpus, &tree);
-    fs::create_dir(tree.join("Windows/System32/drivers")).unwrap();
-    for driver in
-        ["atapi", "intelide", "pciide", "msahci", "lsi_sas", "vmbus", "storvsc", "vmstorfl"]
-    {
-        let file = tree.join(format!("Windows/System32/drivers/{driver}.sys"));
-        fs::write(file, b"MZ").unwrap();
-    }
-    let volume = ntfs(parts.path(), 96, &tree)?;
-    let parts = [Part { kind: "7", more: "bootable", content: &volume }];
-    assemble(&place.path("disk.img"), "dos", "0x5cbea03e", &parts);
-    Some(place)
-}
 
 fn digest(place: &Place, image: &str) -> Value {
     place.json(&format!("checksum {image}"))["digest"].clone()
@@ -46,7 +19,7 @@ fn digest(place: &Place, image: &str) -> Value {
 
 #[test]
 fn adapt_plans_runs_reports_and_is_taken_back() {
-    let Some(place) = windows() else { return };
+    let Some(place) = windows("disk.img") else { return };
     for name in ["disk.vhd", "disk.vhdx", "disk.vmdk"] {
         place.run(&format!("convert -f raw disk.img {name}")).code(0);
         let before = digest(&place, name);
@@ -89,7 +62,7 @@ fn adapt_plans_runs_reports_and_is_taken_back() {
 
 #[test]
 fn the_top_of_a_chain_is_changed_and_a_parent_is_not() {
-    let Some(place) = windows() else { return };
+    let Some(place) = windows("disk.img") else { return };
     place.run("convert -f raw disk.img base.vhdx").code(0);
     place.run("create -f vhdx -b base.vhdx top.vhdx").code(0);
     let before = digest(&place, "base.vhdx");
@@ -104,7 +77,7 @@ fn the_top_of_a_chain_is_changed_and_a_parent_is_not() {
 
 #[test]
 fn what_cannot_be_done_is_said_before_anything_is_written() {
-    let Some(place) = windows() else { return };
+    let Some(place) = windows("disk.img") else { return };
     place.run("convert -f raw disk.img disk.vhdx").code(0);
     let before = digest(&place, "disk.vhdx");
     place.run("adapt disk.vhdx").fails(64, &["--target"]);

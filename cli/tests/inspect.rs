@@ -10,32 +10,8 @@
 
 mod common;
 
-use common::{Place, assert_error, assert_keys};
+use common::{Place, assert_error, assert_keys, linux};
 use serde_json::Value;
-use vdisk_testkit::machines::{Part, assemble, esp, ext4, linux_tree, programs};
-
-const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
-
-/// A folder with `disk.img`: a Linux that UEFI starts.
-fn place_with_linux() -> Option<Place> {
-    if !programs(&["sfdisk", "mke2fs", "mkfs.vfat", "mcopy"]) {
-        return None;
-    }
-    let place = Place::new();
-    let parts = tempfile::tempdir().unwrap();
-    let tree = parts.path().join("tree");
-    linux_tree(&tree);
-    let root = ext4(parts.path(), 16, &tree);
-    let boot = esp(parts.path(), &["EFI/debian/shimx64.efi"]);
-    let parts = [
-        Part { kind: ESP, more: "", content: &boot },
-        Part { kind: LINUX, more: "", content: &root },
-    ];
-    let id = "AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE";
-    assemble(&place.path("disk.img"), "gpt", id, &parts);
-    Some(place)
-}
 
 /// The document without the file's name.
 fn inventory(place: &Place, line: &str) -> Value {
@@ -46,7 +22,7 @@ fn inventory(place: &Place, line: &str) -> Value {
 
 #[test]
 fn every_format_tells_the_same() {
-    let Some(place) = place_with_linux() else { return };
+    let Some(place) = linux("disk.img") else { return };
     let raw = inventory(&place, "-f raw disk.img");
     assert_eq!(raw["systems"][0]["product"], "Debian GNU/Linux 12 (bookworm)");
     for (name, options) in [
@@ -66,7 +42,7 @@ fn every_format_tells_the_same() {
 
 #[test]
 fn the_document_keeps_its_keys() {
-    let Some(place) = place_with_linux() else { return };
+    let Some(place) = linux("disk.img") else { return };
     let found = place.json("inspect -f raw disk.img");
     let keys = ["schema", "filename", "disk", "partitions", "boot", "systems", "problems"];
     assert_keys(&found, &keys, &["volumes"]);
@@ -105,7 +81,7 @@ fn the_document_keeps_its_keys() {
 
 #[test]
 fn machines_that_share_what_they_should_not() {
-    let Some(place) = place_with_linux() else { return };
+    let Some(place) = linux("disk.img") else { return };
     place.run("convert -f raw disk.img clone.vhdx").code(0);
     place.run("convert -f raw disk.img clone.vmdk").code(0);
     let found = place.json("inspect clone.vhdx clone.vmdk");
@@ -132,7 +108,7 @@ fn machines_that_share_what_they_should_not() {
 
 #[test]
 fn a_chain_is_one_machine() {
-    let Some(place) = place_with_linux() else { return };
+    let Some(place) = linux("disk.img") else { return };
     std::fs::create_dir(place.path("folder")).unwrap();
     place.run("convert -f raw disk.img folder/base.vhdx").code(0);
     place.run("create -f vhdx -b folder/base.vhdx folder/top.vhdx").code(0);

@@ -15,11 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Place, assert_keys};
-use vdisk_testkit::corpus;
+use common::{Place, assert_keys, windows};
 use vdisk_testkit::faulty::{Faults, Faulty};
 use vdisk_testkit::loops::{Loop, Mounted};
-use vdisk_testkit::machines::{Part, assemble, ntfs, programs, windows_tree};
+use vdisk_testkit::machines::programs;
 use vdisk_testkit::tools::{arg, must, sha256, sha256_file};
 
 const MIB: u64 = 1 << 20;
@@ -225,7 +224,6 @@ fn an_image_becomes_a_disk_and_an_image_again() {
     place.run(&format!("{line} --dry-run")).code(0);
     assert_eq!(std::fs::read(place.path("target")).unwrap(), vec![0x5a; 16 << 20]);
 
-    // Killed in the middle: slowed down by being traced, if it can be.
     let line = format!("{line} --confirm {path}");
     let child = spawn(&place, &line);
     let state = hidden(&place, ".image.vhdx.vdisk-v2p").join("state.json");
@@ -240,25 +238,18 @@ fn an_image_becomes_a_disk_and_an_image_again() {
 
 #[test]
 fn a_windows_goes_there_and_back() {
-    if !programs(&["sfdisk", "mkfs.ntfs", "ntfs-3g", "ntfsinfo"]) {
+    if !programs(&["ntfsinfo"]) {
         return;
     }
-    let Some(corpus) = corpus::folder() else { return };
-    let place = Place::new();
-    let parts = tempfile::tempdir().unwrap();
-    let tree = parts.path().join("tree");
-    windows_tree(&corpus, &tree);
-    let drivers = tree.join("Windows/System32/drivers");
-    std::fs::create_dir_all(&drivers).unwrap();
-    for name in ["atapi", "intelide", "pciide", "msahci", "lsi_sas", "vmbus", "storvsc"] {
-        std::fs::write(drivers.join(format!("{name}.sys")), b"MZ").unwrap();
-    }
-    let Some(volume) = ntfs(parts.path(), 96, &tree) else { return };
-    let part = Part { kind: "7", more: "bootable", content: &volume };
-    assemble(&place.path("disk"), "dos", "0x12345678", &[part]);
+    let Some(place) = windows("disk") else { return };
     let before = sha256_file(&place.path("disk"));
     let Some(device) = Loop::attach(&place.path("disk"), &[]) else { return };
     let line = format!("p2v {} vm.vhdx --target hyper-v-gen1", arg(&device.path));
+    let shown = place.run(&format!("{line} --dry-run --output json")).code(0).json();
+    let of_plans = ["schema", "system", "actions", "warnings", "refusals"];
+    assert_keys(&shown, &of_plans, &["disks"]);
+    assert_eq!(shown["disks"][0]["plan"]["actions"], shown["actions"]);
+    assert_eq!(place.names(), ["disk"], "a dry run writes nothing");
     let ran = place.run(&format!("{line} --output json"));
     let ran = ran.fails(0, &["keeps its identity"]);
     let done = ran.json();
@@ -280,9 +271,13 @@ fn a_windows_goes_there_and_back() {
     let Some(device) = Loop::attach(&place.path("target"), &[]) else { return };
     let path = arg(&device.path);
     let image = sha256_file(&place.path("vm.vhdx"));
+    let shown = place.run(&format!("v2p vm.vhdx {path} --grow --dry-run --output json"));
+    let shown = shown.code(0).json();
+    assert_keys(&shown, &of_plans, &["filename", "device", "steps"]);
     let line = format!("v2p vm.vhdx {path} --confirm {path} --grow --output json");
     let done = place.run(&line).code(0).json();
     assert_eq!(done["verified"], true);
+    assert_eq!(done["plan"]["actions"], shown["actions"], "what was done is what was shown");
     assert_eq!(sha256_file(&place.path("vm.vhdx")), image, "the image was written to");
     drop(device);
     let found = place.run("inspect -f raw target --output json").code(3).json();

@@ -110,6 +110,14 @@ impl Plan {
         self.stop(id, error.to_string(), error.advice().unwrap_or_default());
     }
 
+    /// Adds the plan of another disk of the same machine.
+    pub fn join(&mut self, other: &Self) {
+        self.system = self.system.take().or_else(|| other.system.clone());
+        self.actions.extend_from_slice(&other.actions);
+        self.warnings.extend_from_slice(&other.warnings);
+        self.refusals.extend_from_slice(&other.refusals);
+    }
+
     /// Fails if anything stops the plan.
     ///
     /// # Errors

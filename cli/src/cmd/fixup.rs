@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use vdisk::{Disk, ErrorKind, OpenOptions, Result};
 use vdisk_fixup::{Action, Machine, Plan, Report, apply, undo};
 
@@ -14,11 +14,12 @@ use crate::args::Fixup;
 use crate::show;
 
 #[derive(Serialize)]
-struct PlanDocument<'a> {
+struct PlanDocument {
     schema: &'static str,
-    filename: String,
     #[serde(flatten)]
-    plan: &'a Plan,
+    details: Value,
+    #[serde(flatten)]
+    plan: Plan,
 }
 
 #[derive(Serialize)]
@@ -44,12 +45,7 @@ pub(super) fn run(
     if args.dry_run {
         return show_plan(args, &plan, context);
     }
-    for refusal in plan.refusals.iter().skip(1) {
-        context.note(&format!("in the way: {}", refusal.message));
-    }
-    for warning in &plan.warnings {
-        context.note(&format!("warning: {}", told(&warning.message, warning.hint.as_deref())));
-    }
+    warn(&plan, context);
     let done = apply(&args.image, &open, &machine, &plan, command, args.force)?;
     let Some((file, report)) = done else {
         return nothing_to_do(args, &plan, context);
@@ -86,19 +82,29 @@ fn planned(
 
 fn show_plan(args: &Fixup, plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
     if context.json() {
-        let filename = args.image.display().to_string();
-        show::json(&PlanDocument { schema: "vdisk.plan/1", filename, plan })?;
+        show::json(&document(plan, json!({"filename": args.image})))?;
     } else {
         show::text(&page(plan))?;
     }
-    let refused = show::exit_code(ErrorKind::Refused);
-    Ok(if plan.refusals.is_empty() { Outcome::Done } else { Outcome::Code(refused) })
+    Ok(outcome(plan))
+}
+
+/// A plan as all commands show it to programs, with what the command has to say besides.
+pub(super) fn document(plan: &Plan, details: Value) -> impl Serialize {
+    PlanDocument { schema: "vdisk.plan/1", details, plan: plan.clone() }
+}
+
+/// How showing a plan ends: a refusal stops everything.
+pub(super) fn outcome(plan: &Plan) -> Outcome {
+    match plan.refusals.is_empty() {
+        true => Outcome::Done,
+        false => Outcome::Code(show::exit_code(ErrorKind::Refused)),
+    }
 }
 
 fn nothing_to_do(args: &Fixup, plan: &Plan, context: &Context<'_>) -> Result<Outcome> {
     if context.json() {
-        let filename = args.image.display().to_string();
-        show::json(&PlanDocument { schema: "vdisk.plan/1", filename, plan })?;
+        show::json(&document(plan, json!({"filename": args.image})))?;
     } else {
         show::text("nothing to do\n")?;
     }
@@ -127,6 +133,18 @@ fn take_back(
     Ok(Outcome::Done)
 }
 
+/// Says what should be known of a plan, and what is in its way besides the first refusal, which is
+/// an error's matter.
+pub(super) fn warn(plan: &Plan, context: &Context<'_>) {
+    for refusal in plan.refusals.iter().skip(1) {
+        context.note(&format!("in the way: {}", refusal.message));
+    }
+    for warning in &plan.warnings {
+        let told = told(&warning.message, warning.hint.as_deref());
+        context.note(&format!("warning: {told}"));
+    }
+}
+
 /// The plan, for people.
 pub(super) fn page(plan: &Plan) -> String {
     let mut text = String::new();
@@ -145,7 +163,7 @@ pub(super) fn page(plan: &Plan) -> String {
     text
 }
 
-pub(super) fn told(message: &str, hint: Option<&str>) -> String {
+fn told(message: &str, hint: Option<&str>) -> String {
     hint.map_or_else(|| message.to_owned(), |hint| format!("{message}; {hint}"))
 }
 

@@ -97,7 +97,7 @@ fn look(source: &Source, args: &P2vArgs, context: &Context<'_>) -> Result<Look> 
         .map_err(|error| error.in_file(&source.name))?;
     let Some((_, plan)) = found else { return Ok(Look::NoGuest) };
     if !args.passage.dry_run {
-        passage::warn(&plan, context);
+        fixup::warn(&plan, context);
         plan.refuse().map_err(|error| error.in_file(&source.name))?;
     }
     Ok(Look::Plan(plan))
@@ -109,7 +109,7 @@ fn tell_plans(
     plans: &[Look],
     context: &Context<'_>,
 ) -> Result<Outcome> {
-    let (mut text, mut documents, mut refused) = (String::new(), Vec::new(), false);
+    let (mut text, mut documents, mut all) = (String::new(), Vec::new(), Plan::default());
     for ((source, job), look) in sources.iter().zip(jobs).zip(plans) {
         text += &format!("{} to {}\n", source.name.display(), job.path.display());
         let plan = match look {
@@ -117,15 +117,17 @@ fn tell_plans(
             Look::NoGuest | Look::Running => None,
         };
         text += &plan.map(fixup::page).unwrap_or_default();
-        refused |= plan.is_some_and(|plan| !plan.refusals.is_empty());
         documents.push(json!({"source": source.name, "target": job.path, "plan": plan}));
+        if let Some(plan) = plan {
+            all.join(plan);
+        }
     }
     if context.json() {
-        show::json(&json!({"schema": "vdisk.p2v-plan/1", "disks": documents}))?;
+        show::json(&fixup::document(&all, json!({"disks": documents})))?;
     } else {
         show::text(&text)?;
     }
-    Ok(if refused { Outcome::Code(show::exit_code(ErrorKind::Refused)) } else { Outcome::Done })
+    Ok(fixup::outcome(&all))
 }
 
 /// Captures one disk; what to tell of it, and whether all of it could be read.
@@ -249,7 +251,7 @@ fn prepare(
         return Ok(None);
     };
     if args.live {
-        passage::warn(&plan, context);
+        fixup::warn(&plan, context);
     }
     vdisk_fixup::apply(image, &open, &machine, &plan, "p2v", false)?;
     Ok(Some(plan))

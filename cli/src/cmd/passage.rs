@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use vdisk::{Disk, ErrorKind, Result};
-use vdisk_fixup::{AdaptOptions, Identity, Machine, Plan, StripOptions, Target};
+use vdisk_fixup::{Identity, Machine, Plan, StripOptions, Target};
 
-use super::{Context, fixup};
+use super::Context;
 use crate::args::{IdentityChoice, Passage};
 
 /// Plans, in memory, what takes the guest on `disk` to `target`; `None` where there is no guest.
@@ -26,25 +26,12 @@ pub(super) fn planned(
         keep: args.keep.iter().cloned().collect(),
         ..StripOptions::default()
     };
-    let mut adapt = AdaptOptions::new(target);
-    adapt.drivers.clone_from(&args.drivers);
-    adapt.run_guest_tools = args.run_guest_tools;
+    let adapt = args.drivers.options(target);
     let done = vdisk_fixup::strip(&mut machine, &strip, &mut plan)
         .and_then(|()| vdisk_fixup::adapt(&mut machine, &adapt, &mut plan));
     match done {
         Err(error) if error.kind() == ErrorKind::UnknownFormat => Ok(None),
         done => done.map(|()| Some((machine, plan))),
-    }
-}
-
-/// Says what should be known of a plan.
-pub(super) fn warn(plan: &Plan, context: &Context<'_>) {
-    for refusal in plan.refusals.iter().skip(1) {
-        context.note(&format!("in the way: {}", refusal.message));
-    }
-    for warning in &plan.warnings {
-        let told = fixup::told(&warning.message, warning.hint.as_deref());
-        context.note(&format!("warning: {told}"));
     }
 }
 
@@ -70,5 +57,8 @@ pub(super) fn as_text(args: &Passage, target: Option<Target>) -> String {
         IdentityChoice::New => "new",
     };
     let target = target.map_or("none", Target::name);
-    format!("target {target}, identity {identity}, without {:?}, {:?}", args.keep, args.drivers)
+    format!(
+        "target {target}, identity {identity}, without {:?}, {:?}",
+        args.keep, args.drivers.drivers
+    )
 }

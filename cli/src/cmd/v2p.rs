@@ -45,25 +45,27 @@ pub(super) fn run(args: &V2pArgs, context: &Context<'_>) -> Result<Outcome> {
             None => context.note("no guest system was found: the bytes are written as they are"),
         }
     }
-    if let Some(plan) = &plan {
-        passage::warn(plan, context);
-        plan.refuse().map_err(|error| error.in_file(&args.image))?;
-    }
     if args.passage.dry_run {
-        return tell_plan(args, &request.device, &steps, plan.as_ref(), context);
+        return tell_plan(args, &request.device, &steps, plan.unwrap_or_default(), context);
+    }
+    if let Some(plan) = plan {
+        fixup::warn(&plan, context);
+        plan.refuse().map_err(|error| error.in_file(&args.image))?;
     }
     insist(args, &request.device, context)?;
     let progress = context.progress(false);
-    let prepare = |disk: Arc<dyn Disk>| match target {
-        None => Ok(Vec::new()),
-        Some(_) => match planned(disk, args, &request)? {
-            Some((machine, plan)) => plan.refuse().and_then(|()| machine.changes()),
-            None => Ok(Vec::new()),
-        },
+    // What is done is planned on the disk as it will be; an earlier run may have done that.
+    let mut done = None;
+    let prepare = |disk: Arc<dyn Disk>| {
+        let found = target.map(|_| planned(disk, args, &request)).transpose()?;
+        let Some((machine, plan)) = found.flatten() else { return Ok(Vec::new()) };
+        plan.refuse()?;
+        done = Some(plan);
+        machine.changes()
     };
     let report = write(&request, prepare, context.watch(&*progress))?;
     reread(&request.device.path);
-    tell(args, &request.device, &report, plan.as_ref(), context)
+    tell(args, &request.device, &report, done.as_ref(), context)
 }
 
 fn planned(
@@ -170,21 +172,18 @@ fn tell_plan(
     args: &V2pArgs,
     device: &DiskInfo,
     steps: &[String],
-    plan: Option<&Plan>,
+    plan: Plan,
     context: &Context<'_>,
 ) -> Result<Outcome> {
     if context.json() {
-        show::json(&json!({
-            "schema": "vdisk.plan/1", "filename": args.image, "device": device, "steps": steps,
-            "plan": plan,
-        }))?;
-        return Ok(Outcome::Done);
+        let details = json!({"filename": args.image, "device": device, "steps": steps});
+        show::json(&fixup::document(&plan, details))?;
+    } else {
+        let mut text = format!("all that is on this disk would be lost:\n{}", contents(device));
+        steps.iter().for_each(|step| text += &format!("{step}\n"));
+        show::text(&(text + &fixup::page(&plan)))?;
     }
-    let mut text = format!("all that is on this disk would be lost:\n{}", contents(device));
-    steps.iter().for_each(|step| text += &format!("{step}\n"));
-    text += &plan.map(fixup::page).unwrap_or_default();
-    show::text(&text)?;
-    Ok(Outcome::Done)
+    Ok(fixup::outcome(&plan))
 }
 
 fn tell(

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use vdisk_testkit::machines::{
+    Part, assemble, esp, ext4, linux_tree, ntfs, programs, windows_tree,
+};
 
 /// What a run of the program came to.
 #[derive(Debug)]
@@ -150,4 +153,53 @@ pub fn assert_error(value: &Value, kind: &str) -> Value {
     assert_eq!(error["kind"], kind, "{value}");
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{value}");
     error.clone()
+}
+
+const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
+const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+
+/// A folder with the raw disk `name`: a Linux that UEFI starts by the loader `loader` of its ESP.
+pub fn linux_by(name: &str, loader: &str) -> Option<Place> {
+    if !programs(&["sfdisk", "mke2fs", "mkfs.vfat", "mcopy"]) {
+        return None;
+    }
+    let place = Place::new();
+    let parts = tempfile::tempdir().unwrap();
+    let tree = parts.path().join("tree");
+    linux_tree(&tree);
+    let root = ext4(parts.path(), 16, &tree);
+    let boot = esp(parts.path(), &[loader]);
+    let parts = [
+        Part { kind: ESP, more: "", content: &boot },
+        Part { kind: LINUX, more: "", content: &root },
+    ];
+    assemble(&place.path(name), "gpt", "AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE", &parts);
+    Some(place)
+}
+
+/// The same by Debian's own loader.
+pub fn linux(name: &str) -> Option<Place> {
+    linux_by(name, "EFI/debian/shimx64.efi")
+}
+
+/// A folder with the raw disk `name`: a Windows 7 on an MBR disk, with files for its drivers.
+pub fn windows(name: &str) -> Option<Place> {
+    if !programs(&["sfdisk", "mkfs.ntfs", "ntfs-3g"]) {
+        return None;
+    }
+    let corpus = vdisk_testkit::corpus::folder()?;
+    let place = Place::new();
+    let parts = tempfile::tempdir().unwrap();
+    let tree = parts.path().join("tree");
+    windows_tree(&corpus, &tree);
+    let drivers = tree.join("Windows/System32/drivers");
+    std::fs::create_dir(&drivers).unwrap();
+    for name in ["atapi", "intelide", "pciide", "msahci", "lsi_sas", "vmbus", "storvsc", "vmstorfl"]
+    {
+        std::fs::write(drivers.join(format!("{name}.sys")), b"MZ").unwrap();
+    }
+    let volume = ntfs(parts.path(), 96, &tree)?;
+    let parts = [Part { kind: "7", more: "bootable", content: &volume }];
+    assemble(&place.path(name), "dos", "0x5cbea03e", &parts);
+    Some(place)
 }
