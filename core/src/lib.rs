@@ -55,6 +55,7 @@ pub mod cow;
 pub mod disk;
 pub mod error;
 pub mod folder;
+mod hex;
 pub mod host;
 pub mod job;
 pub mod layer;
@@ -78,6 +79,7 @@ pub use cow::{Change, CowDisk};
 pub use disk::{Disk, Extent, ExtentKind, Extents, Grain};
 pub use error::{Error, ErrorKind, Result};
 pub use folder::{Host, RealHost};
+pub use hex::hex;
 pub use host::HostFile;
 pub use job::{Cancel, NoProgress, Progress, Watch};
 pub use layer::{

@@ -37,9 +37,8 @@
 //! use std::sync::Arc;
 //! use vdisk_fixup::{Machine, Plan, StripOptions, Target, AdaptOptions};
 //!
-//! # fn disk() -> Arc<dyn vdisk_core::Disk> { unimplemented!() }
-//! # fn main() -> vdisk_core::Result<()> {
-//! let mut machine = Machine::open(disk(), 512)?;
+//! # fn example(disk: Arc<dyn vdisk_core::Disk>) -> vdisk_core::Result<()> {
+//! let mut machine = Machine::open(disk, 512)?;
 //! let mut plan = Plan::default();
 //! vdisk_fixup::strip(&mut machine, &StripOptions::default(), &mut plan)?;
 //! vdisk_fixup::adapt(&mut machine, &AdaptOptions::new(Target::Kvm), &mut plan)?;
@@ -70,8 +69,8 @@ use vdisk_guest::inventory::Family;
 /// [`Identity::New`] what makes them another machine.
 ///
 /// # Errors
-/// [`ErrorKind::UnknownFormat`] where no guest is known; the disk's. What stands in the way of a change
-/// is a refusal of the plan, no error.
+/// [`ErrorKind::UnknownFormat`] where no guest is known; the disk's. What stands in the way of a
+/// change is a refusal of the plan, no error.
 pub fn strip(machine: &mut Machine, options: &StripOptions, plan: &mut Plan) -> Result<()> {
     for (index, family) in systems(machine, plan)? {
         match family {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vdisk_core::{Change, CowDisk, Disk, Error, ErrorKind, Result, Window};
 use vdisk_guest::fs::{GuestFsMut, open_mut};
-use vdisk_guest::inventory::{Inventory, System};
+use vdisk_guest::inventory::{Inventory, System, VolumeFacts};
 use vdisk_guest::{Place, inspect};
 use vdisk_parts::Table;
 use vdisk_parts::lvm::{LogicalVolume, scan};
@@ -118,12 +118,7 @@ impl Machine {
     pub fn places(&self) -> Vec<Place> {
         let partitions = self.inventory.partitions.iter();
         let mut places: Vec<Place> = partitions.map(|one| Place::Partition(one.number)).collect();
-        for volume in &self.inventory.volumes {
-            places.push(match volume.name.split_once('/') {
-                Some((group, name)) => Place::Logical(group.to_owned(), name.to_owned()),
-                None => Place::Disk,
-            });
-        }
+        places.extend(self.inventory.volumes.iter().map(VolumeFacts::place));
         places
     }
 

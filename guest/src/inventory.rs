@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::location::Place;
+
 /// What stands on a disk: `vdisk.inspect/1` without the file's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -84,6 +86,17 @@ pub struct VolumeFacts {
     /// What stands there, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<FilesystemFacts>,
+}
+
+impl VolumeFacts {
+    /// Where it stands.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match self.name.split_once('/') {
+            Some((group, name)) => Place::Logical(group.to_owned(), name.to_owned()),
+            None => Place::Disk,
+        }
+    }
 }
 
 /// What stands on a volume: a file system, or something else that is known.

@@ -1,6 +1,7 @@
 //! `IMAGE:PARTITION:/path`: a place inside an image, as people type it.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +72,17 @@ fn readings(text: &[u8]) -> Vec<Location> {
         }
     }
     found
+}
+
+impl fmt::Display for Place {
+    /// For people: `partition 2`, `volume vg/root`, `the disk`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk => f.write_str("the disk"),
+            Self::Partition(number) => write!(f, "partition {number}"),
+            Self::Logical(group, name) => write!(f, "volume {group}/{name}"),
+        }
+    }
 }
 
 impl Place {

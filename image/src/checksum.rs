@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
-use vdisk_core::{Disk, Result};
+use vdisk_core::{Disk, Result, hex};
 
 use crate::convert::Watch;
 use crate::parallel::for_each;
@@ -53,7 +53,7 @@ pub fn checksum(
         Algorithm::Tree => tree(disk, threads, watch)?,
     };
     watch.progress.end();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&digest))
 }
 
 fn sha256(disk: &dyn Disk, threads: usize, watch: Watch<'_>) -> Result<Vec<u8>> {

@@ -26,8 +26,8 @@ use crate::windows::WINDOW;
 pub struct CompactRequest<'a> {
     /// Only find out what would be done.
     pub dry_run: bool,
-    /// Guest bytes that nobody needs, such as what a file system calls free. Then the content changes, and with it the identity: children of the
-    /// image become invalid.
+    /// Guest bytes that nobody needs, such as what a file system calls free. Then the content
+    /// changes, and with it the identity: children of the image become invalid.
     pub free: Option<&'a Ranges>,
     /// Pieces worked on at once.
     pub threads: usize,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use vdisk_core::{
-    Change, CowDisk, Disk, Error, ErrorKind, Files, HostFile, Output, Result, StoreExt,
+    Change, CowDisk, Disk, Error, ErrorKind, Files, HostFile, Output, Result, StoreExt, hex,
 };
 
 use crate::open::{ImageMut, OpenOptions};
@@ -284,10 +284,10 @@ impl Journal {
     fn text(&self) -> String {
         let mut text = format!("{FIRST_LINE}\n");
         for Entry { offset, before, after } in &self.changes {
-            let digest = hex(Sha256::new().chain_update(before).chain_update(after));
+            let digest = digest_text(Sha256::new().chain_update(before).chain_update(after));
             text += &format!("change {offset} {} {digest}\n", before.len());
         }
-        let sum = hex(Sha256::new().chain_update(&text));
+        let sum = digest_text(Sha256::new().chain_update(&text));
         text + &format!("sum {sum}\n")
     }
 
@@ -314,7 +314,7 @@ impl Journal {
             let line = lines.next()?;
             let words = std::str::from_utf8(line).ok()?;
             if let Some(sum) = words.strip_prefix("sum ") {
-                let digest = hex(Sha256::new().chain_update(bytes.get(..text_len)?));
+                let digest = digest_text(Sha256::new().chain_update(bytes.get(..text_len)?));
                 (sum.trim_end() == digest).then_some(())?;
                 text_len += line.len();
                 break;
@@ -329,7 +329,7 @@ impl Journal {
         for (offset, len, digest) in described {
             let (before, after) = rest.split_at_checked(len)?;
             let (after, later) = after.split_at_checked(len)?;
-            let found = hex(Sha256::new().chain_update(before).chain_update(after));
+            let found = digest_text(Sha256::new().chain_update(before).chain_update(after));
             (found == digest).then_some(())?;
             changes.push(Entry { offset, before: before.to_vec(), after: after.to_vec() });
             rest = later;
@@ -344,8 +344,8 @@ fn not_ours(path: &Path) -> Error {
         .hint("move it away")
 }
 
-fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+fn digest_text(digest: Sha256) -> String {
+    hex(&digest.finalize())
 }
 
 #[cfg(test)]

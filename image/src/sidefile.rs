@@ -17,7 +17,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use vdisk_core::zeros::is_zero;
 use vdisk_core::{
-    Error, ErrorKind, Files, Host, HostFile, Opener, Output, Recorder, Result, Store, StoreExt,
+    Error, ErrorKind, Files, Host, HostFile, Opener, Output, Recorder, Result, Store, StoreExt, hex,
 };
 
 mod passed;
@@ -407,5 +407,5 @@ fn read_padded(store: &dyn Store, at: u64, len: u64) -> Result<Vec<u8>> {
 }
 
 fn digest_text(digest: Sha256) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest.finalize())
 }

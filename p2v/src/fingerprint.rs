@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use vdisk::{Disk, Ranges};
+use vdisk_core::hex;
 use vdisk_parts::Table;
 
 /// Bytes looked at in each place.
@@ -29,5 +30,5 @@ pub fn fingerprint(disk: &dyn Disk, sector: u64, left_out: &Ranges) -> String {
         hash.update(range.start.to_le_bytes());
         hash.update(range.end.to_le_bytes());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }

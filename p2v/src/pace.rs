@@ -27,12 +27,9 @@ impl Paced {
 
     /// Waits for the turn of `bytes` more.
     fn wait(&self, bytes: u64) -> Result<()> {
-        let took = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
         let mine = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            let mine = (*free).max(Instant::now());
-            *free = mine + took;
-            mine
+            turn(&mut free, Instant::now(), bytes, self.rate)
         };
         loop {
             self.cancel.check()?;
@@ -43,6 +40,13 @@ impl Paced {
             std::thread::sleep(left.min(NAP));
         }
     }
+}
+
+/// When `bytes` may be read that are asked for `now`; what comes after them is free later.
+fn turn(free: &mut Instant, now: Instant, bytes: u64, rate: u64) -> Instant {
+    let mine = (*free).max(now);
+    *free = mine + Duration::from_secs_f64(bytes as f64 / rate as f64);
+    mine
 }
 
 impl Disk for Paced {
@@ -70,16 +74,25 @@ mod tests {
     use vdisk_testkit::VecDisk;
 
     #[test]
-    fn reads_are_spread_and_can_be_stopped() {
+    fn reads_are_spread() {
+        let start = Instant::now();
+        let mut free = start;
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        // The first one waits for nobody, the next ones for those before them.
+        assert_eq!(turn(&mut free, start, 50_000, 1_000_000), start);
+        assert_eq!(turn(&mut free, after(10), 50_000, 1_000_000), after(50));
+        assert_eq!(turn(&mut free, after(10), 50_000, 1_000_000), after(100));
+        // What was not used is not saved up.
+        assert_eq!(turn(&mut free, after(400), 50_000, 1_000_000), after(400));
+        assert_eq!(turn(&mut free, after(400), 50_000, 1_000_000), after(450));
+    }
+
+    #[test]
+    fn a_read_that_waits_can_be_stopped() {
         let cancel = Cancel::default();
-        let disk = Paced::new(Arc::new(VecDisk(vec![7; 100_000])), 1_000_000, cancel.clone());
-        let begun = Instant::now();
+        let disk = Paced::new(Arc::new(VecDisk(vec![7; 100_000])), 1, cancel.clone());
         let mut bytes = vec![0; 50_000];
-        for _ in 0..3 {
-            disk.read_at(&mut bytes, 0).unwrap();
-        }
-        // The first one waits for nobody.
-        assert!(begun.elapsed() >= Duration::from_millis(100));
+        disk.read_at(&mut bytes, 0).unwrap();
         cancel.cancel();
         assert!(disk.read_at(&mut bytes, 0).is_err());
     }

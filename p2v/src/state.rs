@@ -1,15 +1,36 @@
-//! A small file that tells how far a job is: replaced in one step, durable when it is.
+//! What a job leaves for the next run: a folder that one run at a time works in, and in it a small
+//! file that tells how far the job is: replaced in one step, durable when it is.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vdisk::{Error, Result};
+use vdisk::{Error, HostFile, Result};
+use vdisk_core::Access;
 
+/// The file in a job's folder that is locked.
+pub const LOCK: &str = "lock";
 /// Most bytes of a state that is read.
 const MOST: u64 = 64 << 20;
+
+/// Makes the folder of a job, which its owner alone may look into, since it holds bytes of a guest,
+/// and keeps others out of it as long as what is returned lives.
+///
+/// # Errors
+/// [`InUse`](vdisk::ErrorKind::InUse) while another run works in it; the host's.
+pub fn enter(folder: &Path) -> Result<HostFile> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Error::io(error, "make a folder for how far the job is").in_file(folder)
+    })?;
+    let lock = folder.join(LOCK);
+    File::create(&lock).map_err(|error| Error::io(error, "create it").in_file(&lock))?;
+    let lock = HostFile::open_rw(&lock)?;
+    lock.lock(Access::Write)?;
+    Ok(lock)
+}
 
 /// Writes `state` to `path` in place of what was there.
 ///

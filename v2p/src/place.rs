@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use vdisk::{Change, Error, HostFile, Result};
-use vdisk_core::Access;
+use vdisk::{Change, Error, ErrorKind, HostFile, Result};
+use vdisk_core::hex;
 use vdisk_p2v::state;
 
 use crate::fit::Shrunk;
@@ -49,16 +49,10 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn enter(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|error| {
-            Error::io(error, "make a folder for how far the job is")
-                .in_file(folder)
-                .hint("name a folder that can be written to with --state DIR")
+        let lock = state::enter(folder).map_err(|error| match error.kind() {
+            ErrorKind::InUse => error.hint("another run of vdisk v2p writes to the same disk"),
+            _ => error.hint("name a folder that can be written to with --state DIR"),
         })?;
-        let lock = folder.join("lock");
-        fs::File::create(&lock).map_err(|error| Error::io(error, "create it").in_file(&lock))?;
-        let lock = HostFile::open_rw(&lock)?;
-        lock.lock(Access::Write)
-            .map_err(|error| error.hint("another run of vdisk v2p writes to the same disk"))?;
         Ok(Self { folder: folder.to_owned(), _lock: lock })
     }
 
@@ -113,5 +107,5 @@ impl Place {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }

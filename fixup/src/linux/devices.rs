@@ -37,11 +37,7 @@ impl Devices {
             volumes.push(volume(place, one.uuid.as_ref(), one.filesystem.as_ref()));
         }
         for one in &inventory.volumes {
-            let place = match one.name.split_once('/') {
-                Some((group, name)) => Place::Logical(group.to_owned(), name.to_owned()),
-                None => Place::Disk,
-            };
-            volumes.push(volume(place, None, one.filesystem.as_ref()));
+            volumes.push(volume(one.place(), None, one.filesystem.as_ref()));
         }
         Self { volumes, disks: disks(mounts, root) }
     }

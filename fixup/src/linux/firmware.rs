@@ -4,12 +4,11 @@ use vdisk_core::Result;
 use vdisk_guest::Place;
 use vdisk_guest::fs::{Edit, FileKind, Unix};
 use vdisk_guest::inventory::BootMode;
+use vdisk_parts::{Role, Table};
 
 use super::tree::Tree;
 use crate::{Action, Machine, Plan, Target};
 
-/// GPT's and MBR's types of the EFI system partition (UEFI specification 2.10, 5.2 and 5.3).
-const ESP: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"];
 /// A loader is some MiB.
 const MOST_LOADER: u64 = 64 << 20;
 
@@ -45,16 +44,11 @@ pub(super) fn adapt(
         Some("x86") => "ia32",
         _ => "x64",
     };
-    let is_esp = |kind: &str| ESP.iter().any(|esp| kind.eq_ignore_ascii_case(esp));
-    let partitions = tree.machine().inventory().partitions.iter();
-    let places: Vec<Place> = partitions
-        .filter(|one| is_esp(&one.kind))
-        .map(|one| Place::Partition(one.number))
-        .collect();
-    for place in places {
-        if let Some(loader) = loader(&boot.loaders, suffix) {
-            return copy(tree.machine_mut(), &place, &loader, suffix, plan);
-        }
+    let table = Table::read(&**tree.machine().disk(), tree.machine().sector_size())?;
+    let esp = table.partitions.iter().find(|one| one.kind.role() == Some(Role::EfiSystem));
+    if let (Some(esp), Some(loader)) = (esp, loader(&boot.loaders, suffix)) {
+        let place = Place::Partition(esp.number);
+        return copy(tree.machine_mut(), &place, &loader, suffix, plan);
     }
     plan.warn(
         "linux.firmware.fallback",
@@ -104,7 +98,7 @@ fn copy(
         let content = fs.read(from.as_bytes(), MOST_LOADER)?;
         fs.apply(&Edit::Create { path: to.as_bytes(), content: &content, unix })?;
         plan.act(
-            Action::new("linux.firmware.fallback", "copy the loader", format!("{esp:?}:{to}"))
+            Action::new("linux.firmware.fallback", "copy the loader", format!("{esp}: {to}"))
                 .why("a new machine's firmware has no entry for it, and looks only there")
                 .after(format!("as {from}")),
         );

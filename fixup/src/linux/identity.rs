@@ -1,7 +1,7 @@
 //! What makes a Linux the machine it is.
 
 use ssh_key::rand_core::{OsRng, RngCore};
-use vdisk_core::{Error, Result};
+use vdisk_core::{Error, Result, hex};
 
 use super::rules::{RULES, Rule, When};
 use super::tree::Tree;
@@ -67,7 +67,7 @@ fn machine_id(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
             .why("journals, DHCP and agents tell machines apart by it")
             .before(id);
         plan.act(if !has_systemd {
-            let new = hex(16);
+            let new = random(16);
             tree.write(path, format!("{new}\n").as_bytes(), 0o444)?;
             action.after(new)
         } else if path == "/etc/machine-id" {
@@ -87,7 +87,7 @@ fn iscsi(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
     let Some(old) = tree.text(path)? else { return Ok(()) };
     let renamed = |line: &str| match line.rsplit_once(':') {
         Some((head, _)) if line.trim_start().starts_with("InitiatorName=") => {
-            format!("{head}:{}\n", hex(6))
+            format!("{head}:{}\n", random(6))
         }
         _ => line.to_owned(),
     };
@@ -174,10 +174,10 @@ fn is_hostname(name: &str) -> bool {
 }
 
 /// As many random bytes, as text.
-fn hex(len: usize) -> String {
+fn random(len: usize) -> String {
     let mut bytes = vec![0; len];
     OsRng.fill_bytes(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }
 
 #[cfg(test)]
@@ -195,6 +195,6 @@ mod tests {
         assert!(
             !is_hostname("-a") && !is_hostname("a b") && !is_hostname("") && !is_hostname("a..b")
         );
-        assert_eq!(hex(16).len(), 32);
+        assert_eq!(random(16).len(), 32);
     }
 }

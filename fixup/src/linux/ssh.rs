@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn openssh_reads_the_keys() {
-        if !Command::new("ssh-keygen").arg("-?").output().is_ok_and(|_| true) {
+        if Command::new("ssh-keygen").arg("-?").output().is_err() {
             vdisk_testkit::tools::skip("ssh-keygen", "it reads the keys");
             return;
         }

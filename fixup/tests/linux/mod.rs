@@ -2,40 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempDir};
-use vdisk_core::{Disk, Error, ErrorKind, Extent, ExtentKind, Result};
+use vdisk::{Disk, Format, OpenOptions};
 use vdisk_fixup::{AdaptOptions, Identity, Machine, Plan, StripOptions, Target};
+use vdisk_testkit::loops::Loop;
 use vdisk_testkit::tools::{arg, must, said};
 
-/// A raw disk in a file.
-#[derive(Debug)]
-pub(crate) struct Raw(File);
-
-impl Raw {
-    pub(crate) fn open(path: &Path) -> Arc<Self> {
-        Arc::new(Self(File::open(path).unwrap()))
-    }
-}
-
-impl Disk for Raw {
-    fn len(&self) -> u64 {
-        self.0.metadata().unwrap().len()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let read = |why: io::Error| Error::new(ErrorKind::Corrupt, why.to_string());
-        self.0.read_exact_at(buf, offset).map_err(read)
-    }
-
-    fn extent_at(&self, offset: u64, end: u64) -> Result<Extent> {
-        Ok(Extent { start: offset, len: end - offset, depth: 0, kind: ExtentKind::Opaque })
-    }
+/// The raw disk in a file.
+pub(crate) fn raw(path: &Path) -> Arc<dyn Disk> {
+    Arc::new(OpenOptions::new().format(Format::Raw).open(path).unwrap())
 }
 
 /// A copy of the disk, stripped, and adapted to one target after the other; what was planned.
@@ -48,7 +28,7 @@ pub(crate) fn fixed(
     must("cp", &["--sparse=always", arg(source), arg(copy.path())]);
     let mut whole = Plan::default();
     for (index, target) in targets.iter().enumerate() {
-        let mut machine = Machine::open(Raw::open(copy.path()), 512).unwrap();
+        let mut machine = Machine::open(raw(copy.path()), 512).unwrap();
         let mut plan = Plan::default();
         if index == 0 {
             let options = StripOptions { identity, ..StripOptions::default() };
@@ -70,7 +50,7 @@ pub(crate) fn fixed(
 
 /// What a second run would do: nothing, for a machine that keeps its identity.
 fn again(image: &Path, target: Target) -> Vec<String> {
-    let mut machine = Machine::open(Raw::open(image), 512).unwrap();
+    let mut machine = Machine::open(raw(image), 512).unwrap();
     let mut plan = Plan::default();
     let keep = StripOptions { identity: Identity::Keep, ..StripOptions::default() };
     vdisk_fixup::strip(&mut machine, &keep, &mut plan).unwrap();
@@ -131,21 +111,11 @@ fn volumes(layout: &str) -> Vec<Volume> {
     }
 }
 
-/// A loop device over a part of a file.
-struct Loop(String);
-
-impl Loop {
-    fn new(image: &Path, volume: &Volume) -> Self {
-        let (start, len) = (volume.start.to_string(), volume.len.to_string());
-        let args = ["-f", "--show", "-r", "-o", &start, "--sizelimit", &len, arg(image)];
-        Self(must("losetup", &args).trim().to_owned())
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["-d", &self.0]).status();
-    }
+/// A loop device over a volume.
+fn attached(image: &Path, volume: &Volume) -> Loop {
+    let (start, len) = (volume.start.to_string(), volume.len.to_string());
+    let more = ["--read-only", "--offset", &start, "--sizelimit", &len];
+    Loop::attach(image, &more).expect("a loop device")
 }
 
 /// A volume, mounted for reading.
@@ -154,9 +124,9 @@ struct Mounted(TempDir, #[allow(dead_code)] Loop);
 impl Mounted {
     fn new(image: &Path, volume: &Volume) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let device = Loop::new(image, volume);
+        let device = attached(image, volume);
         let options = if volume.kind == "xfs" { "ro,nouuid,norecovery" } else { "ro,noload" };
-        must("mount", &["-t", volume.kind, "-o", options, &device.0, arg(folder.path())]);
+        must("mount", &["-t", volume.kind, "-o", options, arg(&device.path), arg(folder.path())]);
         Self(folder, device)
     }
 }
@@ -200,13 +170,13 @@ pub(crate) fn initramfs(image: &Path, layout: &str) -> (Vec<String>, String) {
 /// The file systems are sound, and files differ only where the plan says so.
 pub(crate) fn judge(source: &Path, image: &Path, layout: &str, plan: &Plan) {
     for volume in volumes(layout) {
-        let device = Loop::new(image, &volume);
+        let device = attached(image, &volume);
         let (program, args): (_, &[&str]) = match volume.kind {
             "ext4" => ("e2fsck", &["-fn"]),
             "xfs" => ("xfs_repair", &["-n"]),
             _ => ("fsck.fat", &["-n"]),
         };
-        let done = Command::new(program).args(args).arg(&device.0).output().unwrap();
+        let done = Command::new(program).args(args).arg(&device.path).output().unwrap();
         assert!(done.status.success(), "{layout} {}: {}", volume.point, said(&done));
         if volume.kind == "vfat" {
             continue;

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vdisk::{Error, HostFile, Result};
-use vdisk_core::Access;
+use vdisk::{Error, ErrorKind, HostFile, Result};
 
 use crate::state;
 
 const STATE: &str = "state.json";
-const LOCK: &str = "lock";
 
 /// The hidden folder of one capture, which nobody else works in.
 #[derive(Debug)]
@@ -41,14 +39,10 @@ impl Place {
                 .in_file(target)
                 .hint("name another output, or add --force to replace it"));
         }
-        fs::create_dir_all(&folder).map_err(|error| {
-            Error::io(error, "make a folder for what is not finished").in_file(&folder)
+        let lock = state::enter(&folder).map_err(|error| match error.kind() {
+            ErrorKind::InUse => error.hint("another run of vdisk p2v writes to the same image"),
+            _ => error,
         })?;
-        let lock = folder.join(LOCK);
-        fs::File::create(&lock).map_err(|error| Error::io(error, "create it").in_file(&lock))?;
-        let lock = HostFile::open_rw(&lock)?;
-        lock.lock(Access::Write)
-            .map_err(|error| error.hint("another run of vdisk p2v writes to the same image"))?;
         let place = Self { target: target.to_owned(), folder, name: name.to_owned(), _lock: lock };
         if restart || !earlier {
             place.clear()?;
@@ -94,7 +88,7 @@ impl Place {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            if name != STATE && name != LOCK {
+            if name != STATE && name != state::LOCK {
                 files.push(self.folder.join(name));
             }
         }
@@ -111,11 +105,7 @@ impl Place {
             name
         });
         if let Some(map) = map {
-            let write = || -> std::io::Result<()> {
-                fs::write(&map_path, map)?;
-                fs::File::open(&map_path)?.sync_all()
-            };
-            write().map_err(|error| Error::io(error, "write it").in_file(&map_path))?;
+            vdisk::write_file(&map_path, map.as_bytes(), true)?;
         }
         let files = self.files()?;
         if files.len() > 1 && files.iter().any(|file| *file == self.image()) {

@@ -169,11 +169,9 @@ fn by_folder(path: &Path, os: Os) -> Option<Option<(Nt, bool)>> {
 }
 
 fn walk(folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = fs::read_dir(folder)
-        .map_err(|error| Error::io(error, format!("reading the folder {}", folder.display())))?;
-    for entry in entries {
-        let entry =
-            entry.map_err(|error| Error::io(error, format!("reading {}", folder.display())))?;
+    let failed = |error| Error::io(error, "read the folder").in_file(folder);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
         *left = left.checked_sub(1).ok_or_else(|| {
             Error::refused(format!(
                 "there are more than {MOST_ENTRIES} files in the driver folders"
@@ -181,7 +179,7 @@ fn walk(folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>)
             .hint("name a folder with nothing but the drivers that are wanted")
         })?;
         let kind = entry.file_type();
-        let kind = kind.map_err(|error| Error::io(error, entry.path().display()))?;
+        let kind = kind.map_err(failed)?;
         let path = entry.path();
         let is_inf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("inf"));
         if kind.is_dir() && depth > 0 {
@@ -196,7 +194,7 @@ fn walk(folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>)
 /// What is called `name` in a folder, whatever the case.
 fn entry(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     let entries = fs::read_dir(folder)
-        .map_err(|error| Error::io(error, format!("reading the folder {}", folder.display())))?;
+        .map_err(|error| Error::io(error, "read the folder").in_file(folder))?;
     let is_it = |path: &PathBuf| {
         path.file_name().is_some_and(|there| there.to_string_lossy().eq_ignore_ascii_case(name))
     };
@@ -204,12 +202,12 @@ fn entry(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let failed = |error| Error::io(error, format!("reading {}", path.display()));
+    let failed = |error| Error::io(error, "read it").in_file(path);
     let len = fs::metadata(path).map_err(failed)?.len();
     let is_inf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("inf"));
     let most = if is_inf { inf::MOST as u64 } else { MOST_FILE };
     if len > most {
-        return Err(Error::refused(format!("{} has more than {most} bytes", path.display())));
+        return Err(Error::refused(format!("it has more than {most} bytes")).in_file(path));
     }
     fs::read(path).map_err(failed)
 }

@@ -17,7 +17,7 @@ pub(super) fn change(
     plan: &mut Plan,
 ) -> Result<()> {
     for place in machine.places() {
-        let name = shown(&place);
+        let name = place.to_string();
         let work = |plan: &mut Plan| match kind(machine, &place) {
             Some("ntfs") => volume(machine, &place, &name, swap, options, plan),
             Some("bitlocker") => Err(Error::refused(format!(
@@ -83,19 +83,7 @@ fn kind(machine: &Machine, place: &Place) -> Option<&'static str> {
             let partition = inventory.partitions.iter().find(|one| one.number == *number);
             partition?.filesystem.as_ref()
         }
-        Place::Logical(group, name) => {
-            let name = format!("{group}/{name}");
-            inventory.volumes.iter().find(|one| one.name == name)?.filesystem.as_ref()
-        }
-        Place::Disk => inventory.volumes.first()?.filesystem.as_ref(),
+        _ => inventory.volumes.iter().find(|one| one.place() == *place)?.filesystem.as_ref(),
     };
     Some(filesystem?.kind)
-}
-
-fn shown(place: &Place) -> String {
-    match place {
-        Place::Disk => "the volume".to_owned(),
-        Place::Partition(number) => format!("partition {number}"),
-        Place::Logical(group, name) => format!("volume {group}/{name}"),
-    }
 }
