@@ -335,6 +335,10 @@ def cold(bench):
         case = to_format(bench, name, factor=1.0, cold=True)
         case.name += ", source not in memory"
         yield case
+        case = to_format(bench, name, factor=1.0, cold=True)
+        case.name += ", source not in memory, qemu-img past the page cache"
+        case.theirs.command[2:2] = ["-T", "none", "-t", "none"]
+        yield case
 
 
 FILE_SYSTEMS = {
