@@ -16,10 +16,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Make, Tree, VOLUMES, Volume, judge, make};
 use fastrand::Rng;
 use vdisk_core::{CowDisk, ErrorKind};
 use vdisk_guest::fs::{Edit, FileKind, GuestFs, Unix, open_mut};
+use vdisk_testkit::tree::{self, Tree};
+use vdisk_testkit::volumes::{Make, VOLUMES, Volume, judge, make, read_by_others};
 
 /// Changes made on each volume. `VDISK_FS_EDITS` asks for more.
 fn edits() -> usize {
@@ -60,7 +61,7 @@ fn change(volume: &Volume) {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("volume");
     let source = folder.path().join("tree");
-    common::fill(&source);
+    tree::fill(&source);
     if !make(volume, &image, Some(&source)) {
         return;
     }
@@ -142,12 +143,12 @@ fn compare(volume: &Volume, image: &Path, model: &Model, context: &str) {
     let expected: Tree = model
         .iter()
         .map(|(path, node)| {
-            (path.clone(), node.as_ref().map_or("dir".to_owned(), |bytes| common::digest(bytes)))
+            (path.clone(), node.as_ref().map_or("dir".to_owned(), |bytes| tree::digest(bytes)))
         })
         .collect();
-    common::read_by_others(volume.tool, image, |mut found| {
+    read_by_others(volume.tool, image, |mut found| {
         found.retain(|path, _| !path.starts_with("/lost+found") && !path.starts_with("/links"));
-        common::assert_same_tree(&found, &expected, context);
+        tree::assert_same_tree(&found, &expected, context);
     });
 }
 
@@ -317,7 +318,7 @@ fn what_cannot_be_done_is_refused_with_nothing_written() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("volume");
     let source = folder.path().join("tree");
-    common::fill(&source);
+    tree::fill(&source);
     for volume in VOLUMES {
         if !make(volume, &image, Some(&source)) {
             continue;
@@ -365,7 +366,7 @@ fn changes_of_btrfs() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("volume");
     let source = folder.path().join("tree");
-    common::fill(&source);
+    tree::fill(&source);
     let volume = VOLUMES.iter().find(|volume| volume.tool == Make::Btrfs).unwrap();
     if !make(volume, &image, Some(&source)) {
         return;

@@ -8,19 +8,19 @@
     missing_docs
 )]
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use common::{Make, VOLUMES, Volume, fill, make, mounted, there};
 use vdisk_core::{Disk, ErrorKind};
 use vdisk_guest::free::{FreeSpace, Scope, free_space};
 use vdisk_testkit::VecDisk;
+use vdisk_testkit::machines::programs;
 use vdisk_testkit::tools::{arg, must, said};
+use vdisk_testkit::tree::fill;
+use vdisk_testkit::volumes::{Make, VOLUMES, Volume, make, mounted};
 
 /// Layouts that change where the maps are.
 const MORE: &[Volume] = &[
@@ -131,7 +131,7 @@ fn content_if_mountable(volume: &Volume, image: &Path) -> Option<String> {
 
 #[test]
 fn exfat() {
-    if !there("mkfs.exfat") || !there("fsck.exfat") {
+    if !programs(&["mkfs.exfat", "fsck.exfat"]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -220,7 +220,7 @@ fn what_was_not_closed_in_order_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");
     let volume = VOLUMES[2];
-    if !make(&volume, &image, None) || !there("debugfs") {
+    if !make(&volume, &image, None) || !programs(&["debugfs"]) {
         return;
     }
     must("debugfs", &["-w", "-R", "feature needs_recovery", arg(&image)]);

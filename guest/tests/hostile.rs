@@ -12,10 +12,11 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{VOLUMES, make};
 use fastrand::Rng;
 use vdisk_core::{CowDisk, Disk};
 use vdisk_guest::fs::{Edit, FileKind, GuestFs, Unix, open, open_mut};
+use vdisk_testkit::tree;
+use vdisk_testkit::volumes::{VOLUMES, make};
 
 /// Damaged copies of each volume. `VDISK_FS_DAMAGES` asks for more.
 fn damages() -> u64 {
@@ -26,7 +27,7 @@ fn damages() -> u64 {
 fn damage_is_an_error_and_nothing_worse() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("tree");
-    common::fill(&source);
+    tree::fill(&source);
     for volume in VOLUMES {
         let image = folder.path().join("volume");
         if !make(volume, &image, Some(&source)) {

@@ -20,16 +20,13 @@ use vdisk_core::Disk;
 use vdisk_core::disk::ZeroDisk;
 use vdisk_guest::free::{Scope, free_space};
 use vdisk_guest::inspect;
+use vdisk_testkit::lvm::Lvm;
 use vdisk_testkit::machines::{
-    Part, assemble, esp, ext4, linux_tree, ntfs, programs, windows_tree,
+    DATA, DISK, ESP, LINUX, LVM, Part, assemble, esp, ext4, linux_tree, ntfs, programs,
+    windows_tree,
 };
 use vdisk_testkit::tools::{arg, must};
 use vdisk_testkit::{VecDisk, corpus};
-
-const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
-const DATA: &str = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7";
-const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-const DISK: &str = "AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE";
 
 /// The inventory as scripts see it.
 fn inventory(image: &Path) -> Value {
@@ -296,7 +293,7 @@ fn a_linux_on_lvm() {
         DISK,
         &[
             Part { kind: LINUX, more: "", content: &boot_part },
-            Part { kind: "E6D6D379-F507-44C2-A23C-238F2A3DF928", more: "", content: &physical },
+            Part { kind: LVM, more: "", content: &physical },
         ],
     );
     let found = inventory(&image);
@@ -334,35 +331,10 @@ fn junk_in_its_free_space_changes_nothing(image: &Path, found: &Value) {
 
 /// A physical volume that holds `vg_sys/root` with the bytes of `root`.
 fn physical_volume(folder: &Path, root: &Path) -> Option<std::path::PathBuf> {
-    let image = folder.join("pv.part");
-    fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
-    let done = Command::new("losetup").args(["--find", "--show", arg(&image)]).output().unwrap();
-    if !done.status.success() {
-        vdisk_testkit::tools::skip("loop", &vdisk_testkit::tools::said(&done));
-        return None;
-    }
-    let device = String::from_utf8(done.stdout).unwrap().trim().to_owned();
-    // LVM2 sees this device only, and asks nothing of the kernel's device mapper.
-    let config = format!(
-        "devices {{ scan=\"/dev\" filter=[\"a|^{device}$|\",\"r|.*|\"] use_devicesfile=0 \
-         obtain_device_list_from_udev=0 external_device_info_source=\"none\" }} \
-         global {{ activation=0 use_lvmlockd=0 use_lvmpolld=0 event_activation=0 }} \
-         activation {{ udev_sync=0 udev_rules=0 monitoring=0 }} backup {{ backup=0 archive=0 }}"
-    );
-    let run = |program: &str, args: &[&str]| {
-        let done = Command::new(program)
-            .env("LVM_SYSTEM_DIR", folder)
-            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
-            .args(["--config", &config])
-            .args(args)
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{program}: {}", vdisk_testkit::tools::said(&done));
-    };
-    run("pvcreate", &["-ff", "-y", "-q", &device]);
-    run("vgcreate", &["-q", "--physicalextentsize", "1M", "vg_sys", &device]);
-    run("lvcreate", &["-q", "-an", "-Zn", "-Wn", "-y", "-L", "24M", "-n", "root", "vg_sys"]);
-    must("losetup", &["-d", &device]);
+    let lvm = Lvm::blank(&[32])?;
+    lvm.group("vg_sys");
+    lvm.volume("vg_sys", &["-L", "24M", "-n", "root"]);
+    let image = lvm.finish(folder).remove(0);
     // The first volume stands where the extents begin: 1 MiB in.
     let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
     file.write_all_at(&fs::read(root).unwrap(), 1 << 20).unwrap();

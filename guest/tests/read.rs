@@ -10,14 +10,16 @@
 
 mod common;
 
-use common::{Make, VOLUMES, Volume, fill, make, open, tree_of};
+use common::{open, tree_of};
+use vdisk_testkit::tree::{self, fill};
+use vdisk_testkit::volumes::{Make, VOLUMES, Volume, make};
 
 #[test]
 fn every_file_reads_as_it_was_written() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("tree");
     fill(&source);
-    let expected = common::tree_on_host(&source);
+    let expected = tree::tree_on_host(&source);
     for volume in VOLUMES {
         let image = folder.path().join("volume");
         if !make(volume, &image, Some(&source)) {
@@ -35,7 +37,7 @@ fn every_file_reads_as_it_was_written() {
         if !volume.has_links() {
             expected.retain(|_, node| !node.starts_with("link"));
         }
-        common::assert_same_tree(&found, &expected, &format!("{volume:?}"));
+        tree::assert_same_tree(&found, &expected, &format!("{volume:?}"));
         std::fs::remove_file(&image).unwrap();
     }
 }

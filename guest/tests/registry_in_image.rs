@@ -8,14 +8,11 @@
     missing_docs
 )]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use common::{Make, Volume, make};
 use vdisk::{CopyOptions, Disk, ErrorKind, Format, Image, NewImage, OpenOptions, Watch};
 use vdisk_core::CowDisk;
 use vdisk_guest::fs::{Edit, open, open_mut};
@@ -23,6 +20,7 @@ use vdisk_hive::{Editor, FileTime, Hive, ValueKind};
 use vdisk_testkit::power::{Fate, Recorder, put_on_host};
 use vdisk_testkit::regf::empty_hive;
 use vdisk_testkit::tools::{Tool, arg, must};
+use vdisk_testkit::volumes::{Make, Volume, make};
 
 const SYSTEM: &str = "/Windows/System32/config/SYSTEM";
 

@@ -15,67 +15,20 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use common::{Loop, blank, open, there};
+use common::{open, there};
 use vdisk_core::{Disk, ErrorKind};
 use vdisk_parts::lvm::{self, VolumeGroup};
 use vdisk_parts::{VolumeKind, recognise};
 use vdisk_testkit::VecDisk;
-use vdisk_testkit::tools::{arg, must, said, sha256};
+use vdisk_testkit::lvm::Lvm;
+use vdisk_testkit::tools::{must, said, sha256};
 
 const MIB: u64 = 1 << 20;
 
-/// Loop devices and a configuration that lets LVM2 see these only.
-struct Lvm {
-    folder: tempfile::TempDir,
-    files: Vec<PathBuf>,
-    devices: Vec<Loop>,
-}
-
-impl Lvm {
-    fn new(disks: usize) -> Option<Self> {
-        if !there("lvm", &["pvcreate", "losetup"]) {
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let files: Vec<PathBuf> =
-            (0..disks).map(|n| blank(folder.path(), &format!("pv{n}"), 48 * MIB)).collect();
-        let devices: Option<Vec<Loop>> = files.iter().map(|file| Loop::over(file, 512)).collect();
-        Some(Self { devices: devices?, files, folder })
-    }
-
-    fn device(&self, index: usize) -> &str {
-        arg(&self.devices[index].0)
-    }
-
-    /// Runs one of LVM2's programs.
-    fn run(&self, program: &str, args: &[&str]) -> String {
-        let filter: Vec<String> =
-            self.devices.iter().map(|device| format!("\"a|^{}$|\"", arg(&device.0))).collect();
-        let config = format!(
-            "devices {{ scan=\"/dev\" filter=[{},\"r|.*|\"] use_devicesfile=0
-              obtain_device_list_from_udev=0 external_device_info_source=\"none\" }}
-             global {{ activation=0 use_lvmlockd=0 use_lvmpolld=0 event_activation=0 }}
-             activation {{ udev_sync=0 udev_rules=0 monitoring=0 }}
-             backup {{ backup=0 archive=0 }}",
-            filter.join(",")
-        )
-        .replace('\n', " ");
-        let done = Command::new(program)
-            .env("LVM_SYSTEM_DIR", self.folder.path())
-            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
-            .args(["--config", &config])
-            .args(args)
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{program} {args:?}: {}", said(&done));
-        String::from_utf8_lossy(&done.stdout).into_owned()
-    }
-
-    /// The disks as their files have them now.
-    fn disks(&self) -> Vec<Arc<dyn Disk>> {
-        must("sync", &[]);
-        self.files.iter().map(|file| open(file)).collect()
-    }
+/// The disks as their files have them now.
+fn disks(lvm: &Lvm) -> Vec<Arc<dyn Disk>> {
+    must("sync", &[]);
+    lvm.files.iter().map(|file| open(file)).collect()
 }
 
 fn group(disks: &[Arc<dyn Disk>]) -> VolumeGroup {
@@ -106,7 +59,7 @@ fn grub(files: &[PathBuf], name: &str, len: u64) -> Option<String> {
 
 #[test]
 fn volumes_over_several_disks() {
-    let Some(lvm) = Lvm::new(3) else { return };
+    let Some(lvm) = Lvm::blank(&[48; 3]) else { return };
     let all = [lvm.device(0), lvm.device(1), lvm.device(2)];
     lvm.run("pvcreate", &[&["-ff", "-y"][..], &all].concat());
     lvm.run("vgcreate", &[&["--physicalextentsize", "1M", "vg_test"][..], &all].concat());
@@ -127,7 +80,7 @@ fn volumes_over_several_disks() {
         let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &data, 2 * MIB).unwrap();
     }
-    let disks = lvm.disks();
+    let disks = self::disks(&lvm);
     let group = group(&disks);
     assert_eq!((group.name(), group.missing().count()), ("vg_test", 0));
     assert_eq!(group.findings(), []);
@@ -238,7 +191,7 @@ fn reads_where_it_says(group: &VolumeGroup, name: &str, disks: &[Arc<dyn Disk>])
 
 #[test]
 fn metadata_runs_around_the_end_of_its_area() {
-    let Some(lvm) = Lvm::new(1) else { return };
+    let Some(lvm) = Lvm::blank(&[48]) else { return };
     lvm.run(
         "pvcreate",
         &[
@@ -256,10 +209,10 @@ fn metadata_runs_around_the_end_of_its_area() {
     lvm.run("vgcreate", &["vg", lvm.device(0)]);
     lvm.run("lvcreate", &["-an", "-Zn", "-Wn", "-y", "-L", "4M", "-n", "lv0", "vg"]);
     let mut wrapped = 0;
-    for round in 1..40 {
+    for round in 1..100 {
         let (old, new) = (format!("lv{}", round - 1), format!("lv{round}"));
         lvm.run("lvrename", &["vg", &old, &new]);
-        let group = group(&lvm.disks());
+        let group = group(&disks(&lvm));
         assert_eq!(group.volumes().map(|volume| volume.name).collect::<Vec<_>>(), [&new]);
         assert_eq!(group.sequence_number(), round + 2);
         // Where the text starts near the end of the area, it goes on behind the header.
@@ -282,14 +235,14 @@ fn u64_at(disk: &[u8], at: usize) -> u64 {
 
 #[test]
 fn damage_is_told_and_another_copy_used() {
-    let Some(lvm) = Lvm::new(2) else { return };
+    let Some(lvm) = Lvm::blank(&[48; 2]) else { return };
     let all = [lvm.device(0), lvm.device(1)];
     lvm.run("pvcreate", &[&["-ff", "-y"][..], &all].concat());
     lvm.run("vgcreate", &[&["vg"][..], &all].concat());
     lvm.run("lvcreate", &["-an", "-Zn", "-Wn", "-y", "-L", "4M", "-n", "a", "vg"]);
-    let old: Vec<Vec<u8>> = lvm.disks().iter().map(|disk| bytes(&**disk)).collect();
+    let old: Vec<Vec<u8>> = disks(&lvm).iter().map(|disk| bytes(&**disk)).collect();
     lvm.run("lvrename", &["vg", "a", "b"]);
-    let new: Vec<Vec<u8>> = lvm.disks().iter().map(|disk| bytes(&**disk)).collect();
+    let new: Vec<Vec<u8>> = disks(&lvm).iter().map(|disk| bytes(&**disk)).collect();
     let scan = |images: [&[u8]; 2]| {
         let disks = images.map(|image| Arc::new(VecDisk(image.to_vec())) as Arc<dyn Disk>);
         lvm::scan(&disks)

@@ -18,12 +18,15 @@ pub mod exercise;
 pub mod faulty;
 pub mod fill;
 pub mod loops;
+pub mod lvm;
 pub mod machines;
 pub mod model;
 pub mod power;
 pub mod regf;
 pub mod tools;
+pub mod tree;
 pub mod vacant;
+pub mod volumes;
 
 use vdisk_core::disk::in_range;
 use vdisk_core::{Disk, Extent, ExtentKind, Result};

@@ -6,9 +6,21 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::loops::Loop;
 use crate::tools::{arg, must, said, skip};
 
 const MIB: u64 = 1 << 20;
+
+/// Partition types of GPT: an EFI system partition.
+pub const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
+/// A Linux file system.
+pub const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+/// A file system of Windows.
+pub const DATA: &str = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7";
+/// A physical volume of LVM2.
+pub const LVM: &str = "E6D6D379-F507-44C2-A23C-238F2A3DF928";
+/// The identity of GPT disks that are made here.
+pub const DISK: &str = "AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE";
 
 /// A partition of a disk to make.
 #[derive(Clone, Copy, Debug)]
@@ -22,25 +34,65 @@ pub struct Part<'a> {
 }
 
 /// Makes `disk` with a table (`gpt` or `dos`, with this identity) and its partitions, one after
-/// another from the first MiB on.
+/// another from the first MiB on. Where an MBR has more than four, the fourth on are logical ones,
+/// numbered from 5.
 ///
 /// # Panics
 /// Where sfdisk does not work.
 pub fn assemble(disk: &Path, table: &str, id: &str, parts: &[Part<'_>]) {
+    let made = assemble_in(512, disk, table, id, parts);
+    assert!(made, "sectors of 512 bytes need nothing of this machine");
+}
+
+/// The same in sectors of a size; `false` where this machine has no loop devices, and the sectors
+/// are not those of a file.
+///
+/// # Panics
+/// As [`assemble`].
+pub fn assemble_in(sector: u64, disk: &Path, table: &str, id: &str, parts: &[Part<'_>]) -> bool {
+    let primary = if table == "dos" && parts.len() > 4 { 3 } else { parts.len() };
+    let length =
+        |part: &Part<'_>| fs::metadata(part.content).expect("content").len().next_multiple_of(MIB);
     let mut script = format!("label: {table}\nlabel-id: {id}\nunit: sectors\n");
     let mut at = MIB;
     let mut places = Vec::new();
-    for part in parts {
-        let len = fs::metadata(part.content).expect("content").len().next_multiple_of(MIB);
-        script += &format!("start={}, size={}, type={}", at / 512, len / 512, part.kind);
+    for (index, part) in parts.iter().enumerate() {
+        let len = length(part);
+        let mut number = index + 1;
+        if index >= primary {
+            if index == primary {
+                let all: u64 = parts.iter().skip(primary).map(|part| length(part) + MIB).sum();
+                script += &format!("4 : start={}, size={}, type=5\n", at / sector, all / sector);
+            }
+            number += 1;
+            // Its own small table stands before it.
+            at += MIB;
+        }
+        let (start, size) = (at / sector, len / sector);
+        script += &format!("{number} : start={start}, size={size}, type={}", part.kind);
         script += &format!("{}{}\n", if part.more.is_empty() { "" } else { ", " }, part.more);
         places.push(at);
         at += len;
     }
     let file = fs::File::create(disk).expect("disk");
     file.set_len(at + MIB).expect("length");
+    if sector == 512 {
+        sfdisk(disk, &script);
+    } else {
+        let size = sector.to_string();
+        let Some(device) = Loop::attach(disk, &["--sector-size", &size]) else { return false };
+        sfdisk(&device.path, &script);
+    }
+    for (part, at) in parts.iter().zip(places) {
+        copy_sparse(part.content, &file, at);
+    }
+    true
+}
+
+/// Partitions `device` as the script says.
+fn sfdisk(device: &Path, script: &str) {
     let mut child = Command::new("sfdisk")
-        .args(["--quiet", "--no-reread", "--no-tell-kernel", arg(disk)])
+        .args(["--quiet", "--no-reread", "--no-tell-kernel", arg(device)])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -51,9 +103,6 @@ pub fn assemble(disk: &Path, table: &str, id: &str, parts: &[Part<'_>]) {
     drop(input);
     let done = child.wait_with_output().expect("sfdisk");
     assert!(done.status.success(), "{script}: {}", said(&done));
-    for (part, at) in parts.iter().zip(places) {
-        copy_sparse(part.content, &file, at);
-    }
 }
 
 /// Copies a file to byte `at` of another, which has zeros there.

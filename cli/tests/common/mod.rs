@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use vdisk_testkit::machines::{
-    Part, assemble, esp, ext4, linux_tree, ntfs, programs, windows_tree,
+    DISK, ESP, LINUX, Part, assemble, esp, ext4, linux_tree, ntfs, programs, windows_tree,
 };
 
 /// What a run of the program came to.
@@ -155,9 +155,6 @@ pub fn assert_error(value: &Value, kind: &str) -> Value {
     error.clone()
 }
 
-const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
-
 /// A folder with the raw disk `name`: a Linux that UEFI starts by the loader `loader` of its ESP.
 pub fn linux_by(name: &str, loader: &str) -> Option<Place> {
     if !programs(&["sfdisk", "mke2fs", "mkfs.vfat", "mcopy"]) {
@@ -173,7 +170,7 @@ pub fn linux_by(name: &str, loader: &str) -> Option<Place> {
         Part { kind: ESP, more: "", content: &boot },
         Part { kind: LINUX, more: "", content: &root },
     ];
-    assemble(&place.path(name), "gpt", "AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE", &parts);
+    assemble(&place.path(name), "gpt", DISK, &parts);
     Some(place)
 }
 
