@@ -40,6 +40,7 @@ const FAT16: Volume = Volume { tool: Make::Fat, kind: "fat16", mib: 20, args: &[
 const FAT32: Volume =
     Volume { tool: Make::Fat, kind: "fat32", mib: 40, args: &["-F", "32", "-s", "1"] };
 /// The same in sectors of 4096 bytes.
+const NTFS_4K: Volume = Volume { tool: Make::Ntfs, kind: "ntfs", mib: 24, args: &["-s", "4096"] };
 const XFS_4K: Volume =
     Volume { tool: Make::Xfs, kind: "xfs", mib: 320, args: &["-s", "size=4096"] };
 const FAT32_4K: Volume =
@@ -79,7 +80,7 @@ fn mbr_with_logical_partitions() {
 
 #[test]
 fn gpt_in_sectors_of_4096_bytes() {
-    let volumes = [EXT4, FAT32_4K, XFS_4K];
+    let volumes = [EXT4, NTFS_4K, FAT32_4K, XFS_4K];
     on_partitions("gpt", DISK, 4096, &volumes, |volume| match volume.tool {
         Make::Ntfs | Make::Fat => DATA,
         _ => LINUX,

@@ -24,9 +24,17 @@ struct Base {
 
 /// NTFS.
 pub fn fs_ntfs(input: &[u8]) {
-    static BASE: OnceLock<Option<Base>> = OnceLock::new();
-    let args = ["-q", "-F", "-p", "0", "-H", "255", "-S", "63"];
-    run(input, BASE.get_or_init(|| make("mkntfs", &args, 4)), |_, _| ());
+    static BASES: [OnceLock<Option<Base>>; 2] = [const { OnceLock::new() }; 2];
+    let small = ["-q", "-F", "-p", "0", "-H", "255", "-S", "63", "-c", "512"];
+    // In sectors that the crate is not shown.
+    let large = ["-q", "-F", "-p", "0", "-H", "255", "-S", "63", "-s", "4096"];
+    let second = input.first().is_some_and(|first| first & 2 != 0);
+    let base = if second {
+        BASES[1].get_or_init(|| make("mkntfs", &large, 16))
+    } else {
+        BASES[0].get_or_init(|| make("mkntfs", &small, 4))
+    };
+    run(input, base, |_, _| ());
 }
 
 /// ext2 and ext4.

@@ -20,6 +20,7 @@
 //! | `fs/resolve.rs` | links, followed inside the volume only |
 //! | `fs/edit.rs` | a change is made on a copy, read back by a fresh reader, then kept |
 //! | `fs/recognise.rs` | which adapter reads a volume |
+//! | `ntfs/` | NTFS below its files |
 //! | `location.rs` | `IMAGE:PARTITION:/path` |
 //! | `extract.rs` | files and trees to the host |
 //!
@@ -79,6 +80,7 @@ pub mod inventory;
 mod linux;
 pub mod location;
 mod notes;
+pub mod ntfs;
 mod shared;
 mod tree;
 pub mod windows;

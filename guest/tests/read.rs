@@ -11,8 +11,9 @@
 mod common;
 
 use common::{open, tree_of};
+use vdisk_testkit::tools::{arg, must};
 use vdisk_testkit::tree::{self, fill};
-use vdisk_testkit::volumes::{Make, VOLUMES, Volume, make};
+use vdisk_testkit::volumes::{Make, VOLUMES, Volume, make, mounted, read_by_others};
 
 #[test]
 fn every_file_reads_as_it_was_written() {
@@ -81,6 +82,39 @@ fn ntfs_with_large_clusters_is_refused() {
     }
     let error = vdisk_guest::fs::open(common::disk(&image)).unwrap_err();
     assert_eq!(error.kind(), vdisk_core::ErrorKind::Unsupported, "{error}");
+}
+
+/// The master file table in so many pieces that several of its records tell of them.
+#[test]
+fn ntfs_with_its_table_in_many_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("volume");
+    let volume = Volume { tool: Make::Ntfs, kind: "ntfs", mib: 12, args: &["-c", "512"] };
+    if !make(&volume, &image, None) {
+        return;
+    }
+    let filled = mounted(Make::Ntfs, &image, false, |root| {
+        let path = |name: &str, number: usize| root.join(format!("{}/{name}{number}", number / 40));
+        (0..100).for_each(|number| std::fs::create_dir(root.join(number.to_string())).unwrap());
+        let write = |name, len| {
+            let some = |number: &usize| std::fs::write(path(name, *number), vec![7; len]).is_ok();
+            (0..4000).take_while(some).count()
+        };
+        let count = write("old", 1500);
+        // Holes for the table to grow into.
+        (0..count).step_by(2).for_each(|number| std::fs::remove_file(path("old", number)).unwrap());
+        let _ = write("new", 0);
+    });
+    if !filled {
+        return;
+    }
+    let told = must("ntfsinfo", &["-i", "0", arg(&image)]);
+    assert!(told.matches("Dumping attribute $DATA").count() > 1, "{told}");
+    let ours = tree_of(&*open(&image));
+    read_by_others(Make::Ntfs, &image, |theirs| {
+        assert!(theirs.len() > 3000);
+        tree::assert_same_tree(&ours, &theirs, "a table in pieces");
+    });
 }
 
 /// Windows made this volume, with its journal in two pieces.

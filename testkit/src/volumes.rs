@@ -61,6 +61,7 @@ pub const VOLUMES: &[Volume] = &[
     Volume { tool: Make::Ntfs, kind: "ntfs", mib: 24, args: &[] },
     Volume { tool: Make::Ntfs, kind: "ntfs", mib: 24, args: &["-c", "2048"] },
     Volume { tool: Make::Ntfs, kind: "ntfs", mib: 24, args: &["-c", "512"] },
+    Volume { tool: Make::Ntfs, kind: "ntfs", mib: 24, args: &["-s", "4096"] },
     Volume { tool: Make::Fat, kind: "fat12", mib: 12, args: &["-F", "12", "-s", "8"] },
     Volume { tool: Make::Fat, kind: "fat16", mib: 24, args: &["-F", "16"] },
     Volume { tool: Make::Fat, kind: "fat32", mib: 40, args: &["-F", "32", "-s", "1"] },

@@ -44,6 +44,10 @@ impl Device {
         Self { disk, cow, left: AtomicU64::new(0), failure: Mutex::new(None) }
     }
 
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.disk.len()
     }
@@ -89,7 +93,7 @@ impl Device {
 
     /// Keeps the first failure for [`Device::run`]. A place outside the disk is none: it comes
     /// from the volume's own structures, and some crates just try.
-    fn note<T>(&self, done: Result<T>) -> fs_core::Result<T> {
+    pub(super) fn note<T>(&self, done: Result<T>) -> fs_core::Result<T> {
         done.map_err(|error| {
             let text = error.to_string();
             if error.kind() != ErrorKind::OutOfRange {

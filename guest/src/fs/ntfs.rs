@@ -1,5 +1,7 @@
 //! NTFS, by `rust-fs-ntfs`.
 
+mod picture;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_ntfs::attr_io::AttrType;
@@ -9,12 +11,14 @@ use fs_ntfs::logfile::{self, LogfileState};
 use fs_ntfs::{bitmap, fsck, read, write};
 use vdisk_core::{Error, ErrorKind, Result};
 
+use self::picture::Picture;
 use super::device::Device;
 use super::edit::Changer;
 use super::resolve::split;
 use super::text::{as_text, filetime};
 use super::volume::{Driver, Vitals};
 use super::{DirEntry, Edit, FileKind, FsState, Stat};
+use crate::ntfs::Boot;
 
 /// `FILE_ATTRIBUTE_SYSTEM`, `_REPARSE_POINT`, `_COMPRESSED` and `_ENCRYPTED`.
 const SYSTEM: u32 = 0x4;
@@ -42,10 +46,12 @@ const LOG_PIECE: usize = 1 << 16;
 /// one run where the list of their runs has no room for another.
 const REWRITTEN: u64 = 64 << 20;
 
-type Io = CoreDevice<Arc<Device>>;
+type Io = CoreDevice<Arc<Picture>>;
 
 pub(super) struct Ntfs {
-    device: Arc<Device>,
+    picture: Arc<Picture>,
+    /// Bytes of a cluster, and how many there are.
+    clusters: (u64, u64),
     /// The compressed file read last, and its content.
     inflated: Mutex<Option<(u64, Vec<u8>)>>,
     /// The path looked up last, and its record: the crate loads its table of cases for each.
@@ -54,7 +60,7 @@ pub(super) struct Ntfs {
 
 impl Ntfs {
     fn io(&self) -> Io {
-        CoreDevice::new(self.device.clone())
+        CoreDevice::new(self.picture.clone())
     }
 
     /// The number of the file record at `path`.
@@ -74,26 +80,30 @@ impl Ntfs {
 
 impl Driver for Ntfs {
     fn open(device: Arc<Device>) -> Result<(Self, Vitals)> {
-        let mut io = CoreDevice::new(device.clone());
+        let boot = Boot::read(&**device.disk())?;
+        check_index_blocks(&boot)?;
+        let picture = Arc::new(Picture::read_only(device)?);
+        let mut io = CoreDevice::new(picture.clone());
         let found = read::read_volume_info(&mut io).map_err(error)?;
-        let mut boot = [0; 512];
-        device.fetch(&mut boot, 0)?;
-        check_index_blocks(&boot, found.cluster_size)?;
         let vitals = Vitals {
             label: Some(found.label),
             state: state(&mut io, found.flags)?,
-            total: found.total_size,
+            total: boot.clusters * boot.cluster,
             block_size: found.cluster_size,
         };
-        Ok((Self { device, inflated: Mutex::default(), found: Mutex::default() }, vitals))
+        let clusters = (boot.cluster, boot.clusters);
+        Ok((
+            Self { picture, clusters, inflated: Mutex::default(), found: Mutex::default() },
+            vitals,
+        ))
     }
 
     fn used(&self) -> Result<u64> {
         let mut io = self.io();
-        let found = read::read_volume_info(&mut io).map_err(error)?;
         let map = bitmap::locate_bitmap_io(&mut io).map_err(error)?;
         let free = bitmap::count_free_io(&mut io, &map).map_err(error)?;
-        Ok(found.total_clusters.saturating_sub(free).saturating_mul(found.cluster_size.into()))
+        let (size, count) = self.clusters;
+        Ok(count.saturating_sub(free).saturating_mul(size))
     }
 
     fn stat(&self, path: &[u8]) -> Result<Stat> {
@@ -205,7 +215,7 @@ impl Ntfs {
 
 impl Changer for Ntfs {
     fn edit(device: Arc<Device>, edit: &Edit<'_>) -> Result<()> {
-        let io = &mut CoreDevice::new(device);
+        let io = &mut CoreDevice::new(Arc::new(Picture::writable(device)?));
         match *edit {
             Edit::Create { path, content, .. } => {
                 let (directory, name) = parts(path)?;
@@ -239,14 +249,9 @@ impl Changer for Ntfs {
 
 /// Refuses clusters larger than an index block: the crate then misses names in directories of more
 /// than one block.
-fn check_index_blocks(boot: &[u8; 512], cluster: u32) -> Result<()> {
-    // Byte 0x44: clusters, or where negative, the power of two of bytes.
-    let coded = boot.get(0x44).copied().unwrap_or_default().cast_signed();
-    let index_block = match u32::try_from(coded) {
-        Ok(clusters) => clusters.saturating_mul(cluster),
-        Err(_) => 1u32.checked_shl(coded.unsigned_abs().into()).unwrap_or_default(),
-    };
-    if index_block >= cluster {
+fn check_index_blocks(boot: &Boot) -> Result<()> {
+    let Boot { cluster, index: index_block, .. } = *boot;
+    if index_block as u64 >= cluster {
         return Ok(());
     }
     Err(Error::unsupported(format!(

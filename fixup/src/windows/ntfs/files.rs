@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use vdisk_core::Result;
 
-use super::record::{Body, FILE_NAME, INDEX_ALLOCATION, LOGGED, Record, SECURITY, text};
-use super::volume::{Content, Ntfs, opened, sealed};
-use super::{le, le32, le64};
+use vdisk_guest::ntfs::{
+    Body, Content, FILE_NAME, INDEX_ALLOCATION, LOGGED_STREAM, Record, SECURITY_DESCRIPTOR, le,
+    le32, le64, opened, sealed, text,
+};
+
+use super::Ntfs;
 use crate::windows::identity::swap::Swap;
 
 /// Records read at once.
@@ -58,7 +61,7 @@ pub fn find(ntfs: &Ntfs, swap: &Swap) -> Result<Found> {
                         found.names.extend(rename(ntfs, value, swap)?);
                     }
                 }
-                (_, LOGGED) if attribute.name == "$EFS" => {
+                (_, LOGGED_STREAM) if attribute.name == "$EFS" => {
                     found.encrypted += 1;
                     if found.encrypted_file.is_none() {
                         found.encrypted_file = Some(path_of(ntfs, record.base())?);
@@ -84,7 +87,9 @@ pub fn rewrite(ntfs: &Ntfs, swap: &Swap) -> Result<(usize, usize)> {
     each(ntfs, |record| {
         let mut new = record.clone();
         if record.in_use() {
-            for attribute in record.attributes().iter().filter(|one| one.kind == SECURITY) {
+            for attribute in
+                record.attributes().iter().filter(|one| one.kind == SECURITY_DESCRIPTOR)
+            {
                 match &attribute.body {
                     Body::Resident(range) => {
                         let value = new.bytes.get_mut(range.clone()).unwrap_or_default();
@@ -119,7 +124,7 @@ fn each(ntfs: &Ntfs, mut visit: impl FnMut(&Record) -> Result<()>) -> Result<()>
 
 /// A descriptor in clusters of its own.
 fn outside(ntfs: &Ntfs, record: &Record, swap: &Swap) -> Result<usize> {
-    let Some(place) = ntfs.attribute(record.base(), SECURITY, "")? else { return Ok(0) };
+    let Some(place) = ntfs.attribute(record.base(), SECURITY_DESCRIPTOR, "")? else { return Ok(0) };
     let Some(new) = swap.applied(&ntfs.content(&place)?) else { return Ok(0) };
     ntfs.write_content(&place, 0, &new)?;
     Ok(1)
@@ -131,14 +136,14 @@ fn remnants(ntfs: &Ntfs, directory: u64, swap: &Swap) -> Result<usize> {
     let Content::Runs(..) = place else { return Ok(0) };
     let blocks = ntfs.content(&place)?;
     let mut count = 0;
-    for (number, block) in blocks.chunks_exact(ntfs.index).enumerate() {
+    for (number, block) in blocks.chunks_exact(ntfs.boot().index).enumerate() {
         let Some(mut block) = opened(block.to_vec(), b"INDX") else { continue };
         let used = usize::try_from(le32(&block, 28)).unwrap_or(usize::MAX).saturating_add(24);
         let found = swap.apply(block.get_mut(used..).unwrap_or_default());
         if found > 0
             && let Some(bytes) = sealed(&block)
         {
-            ntfs.write_content(&place, (number * ntfs.index) as u64, &bytes)?;
+            ntfs.write_content(&place, (number * ntfs.boot().index) as u64, &bytes)?;
             count += found;
         }
     }

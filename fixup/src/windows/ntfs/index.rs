@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use vdisk_core::Result;
 
-use super::record::{INDEX_ALLOCATION, INDEX_ROOT};
-use super::volume::{Content, Ntfs, opened, sealed};
-use super::{damaged, le16, le32, le64, put};
+use vdisk_guest::ntfs::{
+    Content, INDEX_ALLOCATION, INDEX_ROOT, damaged, le16, le32, le64, opened, put, sealed,
+};
+
+use super::Ntfs;
 
 const STRUCTURE: &str = "NTFS index";
 /// Levels of a tree, at most.
@@ -129,7 +131,7 @@ impl Index {
             if flags & BELOW != 0 {
                 let place = self.below(ntfs, entry)?;
                 let block = usize::try_from(place).ok().and_then(|at| blocks.get(at..));
-                let block = block.and_then(|block| block.get(..ntfs.index));
+                let block = block.and_then(|block| block.get(..ntfs.boot().index));
                 let block = block.and_then(|block| opened(block.to_vec(), b"INDX"));
                 let bytes = block.ok_or_else(|| wrong("a block is torn or none"))?;
                 let node = Node { place: Some(place), bytes, changed: false };
@@ -146,7 +148,8 @@ impl Index {
     /// Where the node below an entry stands in the allocation.
     fn below(&self, ntfs: &Ntfs, entry: &[u8]) -> Result<u64> {
         // Blocks smaller than a cluster are counted in units of 512 bytes.
-        let unit = if ntfs.index as u64 >= ntfs.cluster { ntfs.cluster } else { 512 };
+        let unit =
+            if ntfs.boot().index as u64 >= ntfs.boot().cluster { ntfs.boot().cluster } else { 512 };
         let at = entry.len().checked_sub(8).filter(|at| *at >= KEY);
         let at = at.ok_or_else(|| damaged(STRUCTURE, 0, "an entry does not say what is below"))?;
         Ok(le64(entry, at).saturating_mul(unit))

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use vdisk_core::{Error, Result};
 
+use vdisk_guest::ntfs::{Content, DATA, damaged, le32, le64, put};
+
+use super::Ntfs;
 use super::index::Index;
-use super::record::DATA;
-use super::volume::{Content, Ntfs};
-use super::{damaged, le32, le64, put};
 use crate::windows::identity::swap::Swap;
 
 /// The file record of `$Secure`.

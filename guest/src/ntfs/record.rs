@@ -4,39 +4,53 @@ use std::ops::Range;
 
 use vdisk_core::{Error, Result};
 
-use super::volume::{Ntfs, Runs, opened};
-use super::{damaged, le, le16, le32, le64};
+use super::{Boot, Runs, damaged, le, le16, le32, le64, opened};
 
-/// Kinds of attributes.
-pub(super) const LIST: u32 = 0x20;
-pub(super) const FILE_NAME: u32 = 0x30;
-pub(super) const SECURITY: u32 = 0x50;
-pub(super) const DATA: u32 = 0x80;
-pub(super) const INDEX_ROOT: u32 = 0x90;
-pub(super) const INDEX_ALLOCATION: u32 = 0xA0;
-pub(super) const LOGGED: u32 = 0x100;
+/// `$ATTRIBUTE_LIST`: which records tell of which attributes, where there are several.
+pub const ATTRIBUTE_LIST: u32 = 0x20;
+/// `$FILE_NAME`: a name, and the directory it is in.
+pub const FILE_NAME: u32 = 0x30;
+/// `$SECURITY_DESCRIPTOR`: a descriptor of the file's own.
+pub const SECURITY_DESCRIPTOR: u32 = 0x50;
+/// `$DATA`: content.
+pub const DATA: u32 = 0x80;
+/// `$INDEX_ROOT`: the first node of an index.
+pub const INDEX_ROOT: u32 = 0x90;
+/// `$INDEX_ALLOCATION`: its other nodes.
+pub const INDEX_ALLOCATION: u32 = 0xA0;
+/// `$LOGGED_UTILITY_STREAM`: what EFS keeps, among others.
+pub const LOGGED_STREAM: u32 = 0x100;
 const END: u32 = 0xFFFF_FFFF;
 /// Compressed, encrypted, sparse.
 const CODED: usize = 0xC001;
 
 /// A file record as it reads once the ends of its strides are put back.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) number: u64,
-    pub(super) bytes: Vec<u8>,
+pub struct Record {
+    /// Its number in the master file table.
+    pub number: u64,
+    /// All of it.
+    pub bytes: Vec<u8>,
 }
 
 /// One of its attributes.
 #[derive(Clone, Debug)]
-pub(super) struct Attribute {
-    pub(super) kind: u32,
-    pub(super) name: String,
-    pub(super) body: Body,
+pub struct Attribute {
+    /// Its type.
+    pub kind: u32,
+    /// Where it begins in the record.
+    pub at: usize,
+    /// Its bytes, with the head.
+    pub len: usize,
+    /// Its name, often none.
+    pub name: String,
+    /// Its content.
+    pub body: Body,
 }
 
 /// Where an attribute's content is.
 #[derive(Clone, Debug)]
-pub(super) enum Body {
+pub enum Body {
     /// At these bytes of the record.
     Resident(Range<usize>),
     /// In clusters.
@@ -53,7 +67,9 @@ pub(super) enum Body {
 }
 
 impl Attribute {
-    pub(super) fn first_vcn(&self) -> u64 {
+    /// The first cluster of the whole attribute that this piece tells of.
+    #[must_use]
+    pub fn first_vcn(&self) -> u64 {
         match self.body {
             Body::Resident(_) => 0,
             Body::Runs { vcn, .. } => vcn,
@@ -62,25 +78,33 @@ impl Attribute {
 }
 
 impl Record {
-    pub(super) fn parse(number: u64, bytes: Vec<u8>) -> Option<Self> {
+    /// `None` where it is torn, or no file record.
+    #[must_use]
+    pub fn parse(number: u64, bytes: Vec<u8>) -> Option<Self> {
         Some(Self { number, bytes: opened(bytes, b"FILE")? })
     }
 
-    pub(super) fn in_use(&self) -> bool {
+    /// Whether a file has it.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
         le16(&self.bytes, 0x16) & 1 != 0
     }
 
-    pub(super) fn is_directory(&self) -> bool {
+    /// Whether that is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
         le16(&self.bytes, 0x16) & 2 != 0
     }
 
     /// Bytes of the record that count.
-    pub(super) fn used(&self) -> usize {
+    #[must_use]
+    pub fn used(&self) -> usize {
         usize::try_from(le32(&self.bytes, 0x18)).unwrap_or(usize::MAX).min(self.bytes.len())
     }
 
     /// The record that this one goes on; itself where it is the first of its file.
-    pub(super) fn base(&self) -> u64 {
+    #[must_use]
+    pub fn base(&self) -> u64 {
         match le64(&self.bytes, 0x20) & 0xFFFF_FFFF_FFFF {
             0 => self.number,
             base => base,
@@ -88,7 +112,8 @@ impl Record {
     }
 
     /// Its attributes, as far as they can be read.
-    pub(super) fn attributes(&self) -> Vec<Attribute> {
+    #[must_use]
+    pub fn attributes(&self) -> Vec<Attribute> {
         let mut found = Vec::new();
         let mut at = le16(&self.bytes, 0x14);
         while at + 24 <= self.used() {
@@ -104,20 +129,29 @@ impl Record {
         found
     }
 
-    pub(super) fn find(&self, kind: u32, name: &str) -> Option<Attribute> {
+    /// The first attribute of a type and name.
+    #[must_use]
+    pub fn find(&self, kind: u32, name: &str) -> Option<Attribute> {
         self.attributes().into_iter().find(|one| one.kind == kind && one.name == name)
     }
 
     /// The runs of an attribute without a name that this record itself tells of.
-    pub(super) fn first_runs(&self, kind: u32, ntfs: &Ntfs) -> Result<Runs> {
+    ///
+    /// # Errors
+    /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where there is none in clusters.
+    pub fn first_runs(&self, kind: u32, boot: &Boot) -> Result<Runs> {
         match self.find(kind, "").map(|found| found.body) {
-            Some(Body::Runs { at, .. }) => self.runs(at, ntfs),
+            Some(Body::Runs { at, .. }) => self.runs(at, boot),
             _ => Err(self.wrong("an attribute in clusters is missing")),
         }
     }
 
     /// The list of runs that begins at byte `at`.
-    pub(super) fn runs(&self, mut at: usize, ntfs: &Ntfs) -> Result<Runs> {
+    ///
+    /// # Errors
+    /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where it has holes, cannot be read, or leads
+    /// out of the volume.
+    pub fn runs(&self, mut at: usize, boot: &Boot) -> Result<Runs> {
         let mut runs = Runs::new();
         let mut cluster = 0_i64;
         loop {
@@ -135,7 +169,7 @@ impl Record {
             let len = self.number_at(at + 1, len_bytes, false);
             let step = self.number_at(at + 1 + len_bytes, offset_bytes, true);
             cluster = cluster.saturating_add(step);
-            let run = ntfs.run(cluster, len);
+            let run = run(boot, cluster, len);
             runs.push(run.ok_or_else(|| self.wrong("its runs lead out of the volume"))?);
             at += 1 + len_bytes + offset_bytes;
         }
@@ -172,11 +206,19 @@ fn attribute(kind: u32, bytes: &[u8], at: usize) -> Option<Attribute> {
             plain: le16(bytes, 12) & CODED == 0,
         }
     };
-    Some(Attribute { kind, name, body })
+    Some(Attribute { kind, at, len: bytes.len(), name, body })
+}
+
+/// The run of clusters `first..first + count` as bytes of the volume.
+fn run(boot: &Boot, first: i64, count: i64) -> Option<Range<u64>> {
+    let (first, count) = (u64::try_from(first).ok()?, u64::try_from(count).ok()?);
+    let end = first.checked_add(count).filter(|end| *end <= boot.clusters)?;
+    Some(first * boot.cluster..end * boot.cluster)
 }
 
 /// UTF-16, little-endian.
-pub(super) fn text(bytes: &[u8]) -> String {
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
     let units: Vec<u16> =
         bytes.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
     String::from_utf16_lossy(&units)
