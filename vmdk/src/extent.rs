@@ -38,6 +38,17 @@ pub(crate) enum Body {
     Stream(Box<Stream>),
 }
 
+impl Body {
+    /// The tables of an extent of grains; none of a stream, which is read by its own.
+    pub(crate) fn grain_tables(&self) -> Option<&GrainTables> {
+        match self {
+            Self::Hosted(hosted) => Some(&hosted.tables),
+            Self::Foreign(tables) => Some(tables),
+            Self::Zero | Self::Flat(_) | Self::Stream(_) => None,
+        }
+    }
+}
+
 /// A flat extent.
 #[derive(Debug)]
 pub(crate) struct Flat {

@@ -76,12 +76,20 @@ pub fn open(
         extents.push(Extent { start, len, store, writable, body });
         start += len;
     }
+    share_cache(&extents);
     let info = info(&descriptor, &extents);
     let mut layer = VmdkLayer::new(info, files.stores, extents, descriptor, place);
     if options.access == Access::Write {
         layer.allow_writing()?;
     }
     Ok(layer)
+}
+
+/// A disk of a thousand extents takes no more memory than one of a few.
+fn share_cache(extents: &[Extent]) {
+    let tables = || extents.iter().filter_map(|extent| extent.body.grain_tables());
+    let count = tables().count() as u64;
+    tables().for_each(|tables| tables.share_cache(count));
 }
 
 /// The header of a sparse file; `None` for what may be a descriptor file.

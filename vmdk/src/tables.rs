@@ -12,8 +12,12 @@ use vdisk_core::{Error, ErrorKind, PagedTable, Result, Store, StoreExt};
 
 use crate::unit::{SECTOR, to_usize};
 
-/// Bytes of grain tables kept in memory.
+/// Bytes of grain tables kept in memory of a disk that is one extent.
 const CACHE_BYTES: u64 = 2 << 20;
+/// Bytes of grain tables kept in memory of a disk of many extents, about.
+const SHARED_CACHE_BYTES: u64 = 8 << 20;
+/// Tables kept of each extent at least: more than the windows that a copy reads at once touch.
+const LEAST_KEPT: usize = 4;
 /// Directory entries on one page of a [`PagedTable`]; hole searches start at its edges.
 const PAGE_BYTES: u64 = 64 << 10;
 const DIRECTORY: &str = "VMDK grain directory";
@@ -138,8 +142,7 @@ impl GrainTables {
             .at(DIRECTORY, directory)
             .in_file(store.name()));
         }
-        let kept = to_usize(CACHE_BYTES / shape.table_bytes().max(1)).max(4);
-        let kept = NonZeroUsize::new(kept).unwrap_or(NonZeroUsize::MIN);
+        let kept = tables_in(CACHE_BYTES, shape);
         Ok(Self {
             directory: PagedTable::new(store.clone(), DIRECTORY, directory, len),
             store,
@@ -150,6 +153,12 @@ impl GrainTables {
             added: BTreeMap::new(),
             cache: Mutex::new(LruCache::new(kept)),
         })
+    }
+
+    /// Keeps no more tables in memory than is fair among `extents` extents of a disk.
+    pub(crate) fn share_cache(&self, extents: u64) {
+        let part = (SHARED_CACHE_BYTES / extents.max(1)).min(CACHE_BYTES);
+        self.cache().resize(tables_in(part, self.shape));
     }
 
     /// What grain `first` is, and how many grains from it on, before `stop`, go on in the same
@@ -382,6 +391,12 @@ impl GrainTables {
     }
 }
 
+/// The tables that fit into so many bytes.
+fn tables_in(bytes: u64, shape: Shape) -> NonZeroUsize {
+    let kept = to_usize(bytes / shape.table_bytes().max(1)).max(LEAST_KEPT);
+    NonZeroUsize::new(kept).unwrap_or(NonZeroUsize::MIN)
+}
+
 /// A run of grains being put together.
 struct Run {
     first: u64,
@@ -438,5 +453,26 @@ impl Holes {
             self.hole = run.hole;
         }
         Ok(self.hole && self.range.contains(&at) && at.saturating_add(len) <= self.range.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vdisk_core::MemStore;
+
+    #[test]
+    fn a_disk_of_many_extents_keeps_no_more_tables_than_one_of_a_few() {
+        let coding = Coding::Sectors { zero_grain: false };
+        let shape =
+            Shape { coding, per_table: 512, grain: 65536, stored: 65536, len: 2 << 30, floor: 0 };
+        let store = Arc::new(MemStore::from_bytes("extent", &[0; 8192]));
+        let tables = GrainTables::open(store, shape, 1024, [0..512, 512..1024]).unwrap();
+        for (extents, most) in [(1, CACHE_BYTES), (100, SHARED_CACHE_BYTES), (1000, 8_192_000)] {
+            tables.share_cache(extents);
+            let kept = tables.cache().cap().get() as u64 * shape.table_bytes();
+            assert!(kept * extents <= most, "{extents} extents keep {kept} bytes each");
+            assert!(kept >= 4 * shape.table_bytes());
+        }
     }
 }
