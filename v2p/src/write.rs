@@ -129,6 +129,10 @@ pub fn write(
         state.phase = Phase::Writing;
         state.done = 0;
     }
+    if state.done > 0 && !is_unfinished(&target)? {
+        // Something else was written since, perhaps all over.
+        state.done = 0;
+    }
     let mut report = WriteReport {
         resumed_at: (resumed && state.done > 0).then_some(state.done),
         steps: state.steps.clone(),
@@ -208,6 +212,13 @@ fn open_device(device: &DiskInfo) -> Result<ImageMut> {
     Err(Error::refused("is not the disk any more that it was a moment ago")
         .in_file(&device.path)
         .hint("was another one plugged in? see: vdisk p2v --list"))
+}
+
+/// Whether the disk begins as this program leaves it until all else is written.
+fn is_unfinished(target: &ImageMut) -> Result<bool> {
+    let mut head = vec![0; usize::try_from(HEAD.min(target.len())).unwrap_or_default()];
+    target.read_at(&mut head, 0)?;
+    Ok(vdisk_core::zeros::is_zero(&head))
 }
 
 fn copy(

@@ -267,3 +267,27 @@ fn a_write_that_was_cut_off_goes_on_with_the_same_changes() {
     assert_verified(&file);
     assert_sound(&folder, &file, 2 * MIB, 24 * MIB);
 }
+
+#[test]
+fn a_disk_that_something_else_wrote_to_meanwhile_is_written_anew() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(&folder, "gpt", 24);
+    let Some((file, device)) = disk(&folder, "disk", 40 * MIB, "512") else { return };
+    let request = WriteRequest { verify: false, ..request(&folder, &image, &device) };
+    let cancel = Cancel::default();
+    let stop = StopAt(cancel.clone(), AtomicU64::new(9 * MIB));
+    let none = |_: Arc<dyn Disk>| Ok(Vec::new());
+    write(&request, none, Watch { progress: &stop, cancel: &cancel }).unwrap_err();
+
+    std::fs::write(&request.device.path, vec![0xA5; 40 * MIB as usize]).unwrap();
+    let report = write(&request, none, Watch::default()).unwrap();
+    assert_eq!(report.resumed_at, None);
+    drop(device);
+    assert_verified(&file);
+    assert_sound(&folder, &file, 2 * MIB, 24 * MIB);
+    let bytes = std::fs::read(&file).unwrap();
+    assert!(!bytes.windows(4096).step_by(4096).any(|page| page.iter().all(|byte| *byte == 0xA5)));
+}
