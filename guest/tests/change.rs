@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use vdisk_core::{CowDisk, ErrorKind};
-use vdisk_guest::fs::{Edit, FileKind, GuestFs, Unix, open_mut};
+use vdisk_guest::fs::{Edit, FileKind, GuestFs, GuestFsMut, Unix, open_mut};
 use vdisk_testkit::tree::{self, Tree};
 use vdisk_testkit::volumes::{Make, VOLUMES, Volume, judge, make, read_by_others};
 
@@ -58,18 +58,23 @@ type Model = BTreeMap<String, Option<Vec<u8>>>;
 
 /// Makes changes on a volume, half of it filled by others before.
 fn change(volume: &Volume) {
+    let seed = std::env::var("VDISK_FS_SEED").map_or(1, |seed| seed.parse().unwrap());
+    change_with(volume, edits(), seed);
+}
+
+/// The same with so many changes, from a seed; why some were refused.
+fn change_with(volume: &Volume, edits: usize, seed: u64) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("volume");
     let source = folder.path().join("tree");
     tree::fill(&source);
     if !make(volume, &image, Some(&source)) {
-        return;
+        return Vec::new();
     }
-    let seed = std::env::var("VDISK_FS_SEED").map_or(1, |seed| seed.parse().unwrap());
     let mut rng = Rng::with_seed(seed);
     let mut model = read_model(&*common::open(&image));
     let (mut done, mut refused) = (0, Vec::new());
-    for round in 0..edits().div_ceil(ROUND) {
+    for round in 0..edits.div_ceil(ROUND) {
         let context = format!("{volume:?}, seed {seed}, round {round}");
         let disk = Arc::new(CowDisk::new(common::disk(&image), 256 << 20));
         let mut fs = open_mut(disk.clone()).unwrap().unwrap();
@@ -111,6 +116,7 @@ fn change(volume: &Volume) {
         eprintln!("  {reason}");
     }
     assert!(done > 4 * refused.len(), "{volume:?}: most was refused: {refused:#?}");
+    refused
 }
 
 fn read_model(fs: &dyn GuestFs) -> Model {
@@ -402,4 +408,51 @@ fn changes_of_btrfs() {
     }
     judge(volume.tool, &image, "btrfs");
     compare(volume, &image, &model, "btrfs");
+}
+
+/// A directory's record may have no room for its first name.
+#[test]
+fn the_first_name_of_a_directory_on_ntfs_may_be_long() {
+    let ntfs = Volume { tool: Make::Ntfs, kind: "ntfs", mib: 24, args: &[] };
+    let long = "n".repeat(200);
+    let folders = ["created", "moved"].map(|name| format!("/{name:_>150}"));
+    let paths = folders.clone().map(|folder| format!("{folder}/{long}"));
+    changed_as_told(&ntfs, |fs| {
+        for folder in &folders {
+            fs.apply(&Edit::CreateDir { path: folder.as_bytes(), unix: UNIX }).unwrap();
+        }
+        for path in [&paths[0], "/file"] {
+            fs.apply(&Edit::Create { path: path.as_bytes(), content: b"x", unix: UNIX }).unwrap();
+        }
+        fs.apply(&Edit::Rename { from: b"/file", to: paths[1].as_bytes() }).unwrap();
+    });
+}
+
+/// From this seed a rename gives its directory a fifth extent, for which its inode has no room.
+#[test]
+fn a_directory_of_ext4_grows_while_a_name_in_it_changes() {
+    let ext4 = VOLUMES.iter().find(|volume| volume.kind == "ext4").unwrap();
+    assert_eq!(change_with(ext4, 1000, 12), [""; 0]);
+}
+
+/// Makes changes on an empty volume; others read what became of it as we do, and find no fault.
+fn changed_as_told(volume: &Volume, change: impl FnOnce(&mut dyn GuestFsMut)) {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("volume");
+    if !make(volume, &image, None) {
+        return;
+    }
+    let disk = Arc::new(CowDisk::new(common::disk(&image), 64 << 20));
+    let mut fs = open_mut(disk.clone()).unwrap().unwrap();
+    change(&mut *fs);
+    let file = std::fs::File::options().write(true).open(&image).unwrap();
+    for change in disk.changes().unwrap() {
+        file.write_all_at(&change.bytes, change.offset).unwrap();
+    }
+    drop(file);
+    judge(volume.tool, &image, volume.kind);
+    let ours = common::tree_of(&*fs);
+    read_by_others(volume.tool, &image, |theirs| {
+        tree::assert_same_tree(&ours, &theirs, volume.kind);
+    });
 }

@@ -231,8 +231,22 @@ impl Ext {
             Edit::Rename { from, to } => {
                 let ((from, old), (to, new)) = (parts(from)?, parts(to)?);
                 let (from, to) = (self.directory(from)?, self.directory(to)?);
+                self.rename(from, old, to, new)
+            }
+        }
+    }
+
+    fn rename(&self, from: u32, old: &[u8], to: u32, new: &[u8]) -> Result<()> {
+        match self.0.apply_rename_at(from, old, to, new, false) {
+            // Where the new name gives its directory a fifth extent, the crate looks for the old
+            // one through a block that it has not written yet. A directory that has the room needs
+            // no fifth extent.
+            Err(fs_ext4::error::Error::CorruptExtentTree(_)) if from == to => {
+                self.0.apply_create_at(to, new, 0).map_err(error)?;
+                self.0.apply_unlink_at(to, new).map_err(error)?;
                 self.0.apply_rename_at(from, old, to, new, false).map_err(error)
             }
+            done => done.map_err(error),
         }
     }
 

@@ -40,6 +40,8 @@ const MOST_TARGET: u64 = 2 * 4096;
 const MOST_COMPRESSED: u64 = 256 << 20;
 /// Files up to this size may stand in the file record, where bytes in them cannot be changed.
 const SMALL: u64 = 4096;
+/// Bytes of a name for which there may be no room in the record of its directory.
+const LONG_NAME: usize = 64;
 /// Bytes of the journal that are looked at in one go.
 const LOG_PIECE: usize = 1 << 16;
 /// Files up to this size are written whole when they grow: the crate can then put them elsewhere in
@@ -220,7 +222,9 @@ impl Changer for Ntfs {
             Edit::Create { path, content, .. } => {
                 let (directory, name) = parts(path)?;
                 let owner = like(io, directory)?;
-                write::create_file_io(io, directory, name).map_err(refusal)?;
+                with_company(io, directory, name, |io| {
+                    write::create_file_io(io, directory, name).map(drop).map_err(refusal)
+                })?;
                 secure(io, as_text(path)?, owner)?;
                 if content.is_empty() {
                     return Ok(());
@@ -230,7 +234,9 @@ impl Changer for Ntfs {
             Edit::CreateDir { path, .. } => {
                 let (directory, name) = parts(path)?;
                 let owner = write::read_security_id_io(io, directory).map_err(error)?;
-                write::mkdir_io(io, directory, name).map_err(refusal)?;
+                with_company(io, directory, name, |io| {
+                    write::mkdir_io(io, directory, name).map(drop).map_err(refusal)
+                })?;
                 return secure(io, as_text(path)?, owner);
             }
             Edit::Replace { path, content } => {
@@ -396,8 +402,32 @@ fn rename(io: &mut Io, from: &[u8], to: &[u8]) -> Result<()> {
             "on NTFS a directory can be renamed, but not moved to another one",
         ));
     }
-    write::link_io(io, from, directory, name).map_err(refusal)?;
+    with_company(io, directory, name, |io| {
+        write::link_io(io, from, directory, name).map_err(refusal)
+    })?;
     write::unlink_io(io, from).map_err(refusal)
+}
+
+/// Puts a name into a directory; a long one into an empty directory beside another name, which goes
+/// again. Where the record of a directory has no room for its first name, the crate writes the entry
+/// that leads to a block over the end of the empty root, and finds its record damaged.
+fn with_company(
+    io: &mut Io,
+    directory: &str,
+    name: &str,
+    put: impl FnOnce(&mut Io) -> Result<()>,
+) -> Result<()> {
+    let record = read::resolve_path(io, directory).map_err(error)?;
+    let there = read::read_dir_entries(io, record).map_err(error)?;
+    if name.len() <= LONG_NAME || there.len() > 1 {
+        return put(io);
+    }
+    let taken = |name: &str| there.iter().any(|entry| entry.name == name);
+    let company = if taken("0") { "1" } else { "0" };
+    write::create_file_io(io, directory, company).map_err(refusal)?;
+    put(io)?;
+    let path = format!("{}/{company}", directory.trim_end_matches('/'));
+    write::remove_io(io, &path).map_err(refusal)
 }
 
 fn copy(bytes: &[u8], buf: &mut [u8]) -> usize {
