@@ -77,6 +77,25 @@ fn main() -> std::io::Result<()> {
             save("chain", format!("name-{index}-{first}"), &[&[first], name.as_bytes()].concat())?;
         }
     }
+    for first in 0..44u8 {
+        let head = [first, 0, 0, 9, 1, 77, 200];
+        for anchor in 0..8 {
+            for (op, shift) in [(0, 3), (5, 0), (4, 1)] {
+                let input = [&head[..], &[op, anchor, shift, 0, 1]].concat();
+                save("repair", format!("byte-{first}-{anchor}-{op}"), &input)?;
+            }
+        }
+    }
+    for format in 0..3u8 {
+        for first in 0..16u8 {
+            let steps = (0..10u8).flat_map(|n| [n * first, n * 37 + first, n * 5, n * 29]);
+            let steps: Vec<u8> = steps.collect();
+            save("chain_ops", format!("steps-{format}-{first}"), &[&[format], &steps[..]].concat())?;
+            let mut damaged = vec![format, 0, 0, 0, 0, 1, 40, 2, 99, 0, 0, 0, 0, 1, 90, 1, 200];
+            damaged.extend([15, first, first / 2, 0, 0, first, 4, 0, 77]);
+            save("chain_ops", format!("damage-{format}-{first}"), &damaged)?;
+        }
+    }
     for first in 0..12u8 {
         save("hive_open", format!("plain-{first}"), &[first, 0, 1, 9, 77])?;
         save("hive_log", format!("plain-{first}"), &[first])?;

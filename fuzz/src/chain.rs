@@ -57,7 +57,8 @@ fn tree() -> &'static Tree {
     })
 }
 
-fn shared_memory() -> PathBuf {
+/// A folder in memory, where the host has one.
+pub(crate) fn shared_memory() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     if memory.is_dir() { memory } else { std::env::temp_dir() }
 }

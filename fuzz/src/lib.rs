@@ -13,7 +13,9 @@
 mod chain;
 mod hive;
 mod images;
+mod ops;
 mod parts;
+mod repair;
 mod seal;
 mod volumes;
 mod windows;
@@ -26,7 +28,9 @@ use vdisk_testkit::exercise::{Driven, drive_input, exercise, patch};
 pub use chain::chain;
 pub use hive::{hive_edit, hive_log, hive_open};
 use images::{Base, open_vhd, open_vhdx, open_vmdk};
+pub use ops::chain_ops;
 pub use parts::{lvm, parts};
+pub use repair::repair;
 pub use volumes::{fs_btrfs, fs_ext, fs_fat, fs_ntfs, fs_xfs};
 pub use windows::{bcd, inf};
 
