@@ -21,8 +21,9 @@ use vdisk_core::{
     Vacant, Watch,
 };
 
+use crate::locator::MAX_DATA;
 use crate::open::{Body, VhdLayer};
-use crate::shape::{SECTOR, to_usize};
+use crate::shape::{FIRST_BEYOND, SECTOR, to_usize};
 use crate::sparse::{BlockAt, Sparse};
 
 /// Block table entries that wait at most.
@@ -167,6 +168,7 @@ impl Sparse {
             return Err(Error::corrupt("VHD dynamic header", self.header.at, "wrong checksum")
                 .hint("open it for reading only; `vdisk check -r all` mends what is certain"));
         }
+        self.refuse_stray_locators()?;
         let mut end = self.metadata_end();
         let mut blocks_end = 0;
         for (sector, block) in self.blocks()? {
@@ -186,6 +188,25 @@ impl Sparse {
         self.tail_good &= end == self.end;
         self.end = end;
         Ok(())
+    }
+
+    /// A locator that leads out of the file takes no room in it, until the file has grown: then it
+    /// would lie over blocks.
+    fn refuse_stray_locators(&self) -> Result<()> {
+        let file_len = self.store.size()?;
+        let locators = self.header.parent().locators;
+        let stray = locators.iter().filter(|locator| self.differencing && locator.is_used()).find(
+            |locator| {
+                let end = locator.at().saturating_add(locator.len());
+                let reachable = locator.at() < FIRST_BEYOND && locator.len() <= MAX_DATA;
+                reachable && end > file_len
+            },
+        );
+        stray.map_or(Ok(()), |locator| {
+            let message = format!("a parent locator leads to byte {} and on", locator.at());
+            Err(Error::corrupt("VHD dynamic header", self.header.at, message)
+                .hint("that is beyond the file's end; convert the image to a new one"))
+        })
     }
 
     /// The blocks there are, sorted; see [`Sparse::survey`].

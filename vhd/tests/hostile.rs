@@ -370,6 +370,21 @@ fn parents() {
 }
 
 #[test]
+fn a_locator_beyond_the_end_does_not_come_to_lie_over_new_blocks() {
+    for (at, bytes) in
+        [(576 + 8, &0x0001_0000u32.to_be_bytes()[..]), (576 + 16, &(1u64 << 30).to_be_bytes()[..])]
+    {
+        let store = child(dynamic(), 4096);
+        header(&store, at, bytes);
+        let before = store.to_bytes();
+        assert_eq!(codes(&open_read(store.clone()).unwrap()), ["vhd-locator-outside"]);
+        let error = open_write(store.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(store.to_bytes() == before);
+    }
+}
+
+#[test]
 fn an_image_open_for_reading_is_not_changed() {
     let mut layer = open_read(dynamic()).unwrap();
     let below = ZeroDisk(SIZE);

@@ -187,7 +187,8 @@ pub(crate) fn unused(tables: &GrainTables, claims: &Claims) -> Result<Vec<Unused
                 .run_at(at, start + len)
                 .map_err(|e| Error::io(e, "look for holes").in_file(tables.store.name()))?;
             // Less than a grain is what is left of tables and of pages given back in part.
-            stored += if run.hole || run.len < unit { 0 } else { run.len };
+            let len = if start + len == tables.end { run.len } else { whole_pages(at, run.len) };
+            stored += if run.hole || len < unit { 0 } else { len };
             at += run.len.max(1);
         }
         if stored >= unit {
@@ -195,4 +196,23 @@ pub(crate) fn unused(tables: &GrainTables, claims: &Claims) -> Result<Vec<Unused
         }
     }
     Ok(found)
+}
+
+/// Bytes of the pages of the host that lie wholly within a range: only those can become holes.
+fn whole_pages(start: u64, len: u64) -> u64 {
+    const PAGE: u64 = 4096;
+    ((start + len) / PAGE * PAGE).saturating_sub(start.next_multiple_of(PAGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_pages;
+
+    #[test]
+    fn a_page_that_something_else_uses_is_not_given_back() {
+        assert_eq!(whole_pages(66_048, 7680), 4096);
+        assert_eq!(whole_pages(4097, 8190), 0);
+        assert_eq!(whole_pages(4096, 8192), 8192);
+        assert_eq!(whole_pages(4608, 512), 0);
+    }
 }
