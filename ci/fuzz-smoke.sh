@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Runs every fuzz target a few thousand times, from the seeds; stops at the first fault. Needs a
-# nightly compiler and cargo-fuzz, which it installs, and is left out where they cannot be had.
+# nightly compiler and cargo-fuzz, which it installs, and is left out where they cannot be had, unless
+# VDISK_REQUIRE names fuzz.
 #   RUNS=N      runs of each target
 #   CARGO_TARGET_DIR, as usual
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 
-if ! cargo +nightly --version >/dev/null 2>&1; then
-    echo "SKIPPED(fuzz): needs a nightly compiler"
-    exit 0
-fi
-if ! cargo fuzz --version >/dev/null 2>&1 && ! cargo install --quiet --locked cargo-fuzz; then
-    echo "SKIPPED(fuzz): needs cargo-fuzz, which could not be installed"
-    exit 0
-fi
+leave_out() {
+    echo "SKIPPED(fuzz): needs $1"
+    case ",${VDISK_REQUIRE:-}," in *,fuzz,*) exit 1 ;; *) exit 0 ;; esac
+}
+cargo +nightly --version >/dev/null 2>&1 || leave_out "a nightly compiler"
+cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz ||
+    leave_out "cargo-fuzz, which could not be installed"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 
 # The code has no unsafe block, so there is nothing for a sanitizer to find.

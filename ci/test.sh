@@ -18,6 +18,7 @@ require+=,mkfs.vfat,debugfs,fuser,pvcreate,losetup,lz4,ssh-keygen,cpio
 require+=,ddrescuelog
 if [ -w /dev/loop-control ]; then require+=,loop,boot; fi
 if [ -w /dev/fuse ]; then require+=,fuse; fi
+if [ -n "${RUNS:-}" ]; then require+=,fuzz; fi
 if [ -d "$corpus" ] || [ "${CI:-}" = true ]; then require+=,corpus; fi
 export VDISK_REQUIRE=${VDISK_REQUIRE:-$require}
 
