@@ -88,9 +88,20 @@ fn main() -> std::io::Result<()> {
     }
     for format in 0..3u8 {
         for first in 0..16u8 {
-            let steps = (0..10u8).flat_map(|n| [n * first, n * 37 + first, n * 5, n * 29]);
+            let steps = (0..10u8).flat_map(|n| {
+                [
+                    n.wrapping_mul(first),
+                    n.wrapping_mul(37).wrapping_add(first),
+                    n * 5,
+                    n.wrapping_mul(29),
+                ]
+            });
             let steps: Vec<u8> = steps.collect();
-            save("chain_ops", format!("steps-{format}-{first}"), &[&[format], &steps[..]].concat())?;
+            save(
+                "chain_ops",
+                format!("steps-{format}-{first}"),
+                &[&[format], &steps[..]].concat(),
+            )?;
             let mut damaged = vec![format, 0, 0, 0, 0, 1, 40, 2, 99, 0, 0, 0, 0, 1, 90, 1, 200];
             damaged.extend([15, first, first / 2, 0, 0, first, 4, 0, 77]);
             save("chain_ops", format!("damage-{format}-{first}"), &damaged)?;

@@ -142,11 +142,8 @@ impl Chain {
     fn rebase(&mut self, a: usize, b: usize) -> Result<(), Error> {
         let (top, parent) = (self.top(), a % self.top());
         let link_only = parent + 1 == top && b % 2 == 1;
-        let request = RebaseRequest {
-            threads: 1,
-            link_only,
-            ..RebaseRequest::new(&self.images[parent].0)
-        };
+        let request =
+            RebaseRequest { threads: 1, link_only, ..RebaseRequest::new(&self.images[parent].0) };
         vdisk::rebase(&self.images[top].0, &OpenOptions::new(), &request, Watch::default())?;
         self.drop_between(parent);
         Ok(())
@@ -166,10 +163,8 @@ impl Chain {
         for range in &ranges {
             view[range.clone()].fill(b as u8);
         }
-        let changes = ranges.map(|range| Change {
-            offset: range.start as u64,
-            bytes: view[range].to_vec(),
-        });
+        let changes =
+            ranges.map(|range| Change { offset: range.start as u64, bytes: view[range].to_vec() });
         vdisk::edit(path, &OpenOptions::new(), &changes, false).map(drop)
     }
 
