@@ -3,9 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -26,6 +27,9 @@ pub struct HostFile {
     path: PathBuf,
     device: bool,
     id: (u64, u64),
+    /// A run of data that was found. XFS looks through all extents up to the next hole each time
+    /// it is asked for one, so that asking again for each block takes the square of the blocks.
+    data: Mutex<Range<u64>>,
 }
 
 impl HostFile {
@@ -86,6 +90,7 @@ impl HostFile {
             path,
             device,
             id: (metadata.dev(), metadata.ino()),
+            data: Mutex::default(),
         })
     }
 
@@ -203,6 +208,10 @@ impl HostFile {
         let _ = rustix::fs::fadvise(self.file(), offset, NonZeroU64::new(len), Advice::WillNeed);
     }
 
+    fn known_data(&self) -> MutexGuard<'_, Range<u64>> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a byte can be read without waiting for the disk.
     fn is_cached(&self, offset: u64) -> bool {
         let mut byte = [0];
@@ -273,6 +282,7 @@ impl Store for HostFile {
                 Err(io::Error::from(io::ErrorKind::StorageFull))
             };
         }
+        *self.known_data() = 0..0;
         self.file().set_len(len)
     }
 
@@ -280,6 +290,7 @@ impl Store for HostFile {
         if len == 0 {
             return Ok(());
         }
+        *self.known_data() = 0..0;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(self.file(), punch, offset, len) {
             Ok(()) => Ok(()),
@@ -295,10 +306,18 @@ impl Store for HostFile {
         if self.device {
             return Ok(all_data);
         }
+        let known = self.known_data().clone();
+        if known.contains(&offset) {
+            return Ok(Run { len: known.end.min(end) - offset, hole: false });
+        }
         match rustix::fs::seek(self.file(), SeekFrom::Data(offset)) {
             Ok(data) if data > offset => Ok(Run { len: data.min(end) - offset, hole: true }),
             Ok(_) => match rustix::fs::seek(self.file(), SeekFrom::Hole(offset)) {
-                Ok(hole) if hole > offset => Ok(Run { len: hole.min(end) - offset, hole: false }),
+                Ok(hole) if hole > offset => {
+                    // What has become a hole since may be told as data: it reads as zeros.
+                    *self.known_data() = offset..hole;
+                    Ok(Run { len: hole.min(end) - offset, hole: false })
+                }
                 Ok(_) | Err(_) => Ok(all_data),
             },
             // No data from here to the end of the file; past its end nothing is known.
@@ -331,4 +350,32 @@ fn write_zeros(file: &HostFile, offset: u64, len: u64) -> io::Result<()> {
         left -= step;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_data_are_remembered_until_they_change() {
+        const PAGE: u64 = 64 << 10;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let host = HostFile::open_rw(file.path()).unwrap();
+        host.set_len(8 * PAGE).unwrap();
+        host.write_all_at(&vec![1; 4 * PAGE as usize], 2 * PAGE).unwrap();
+        let runs = |from: u64| host.run_at(from * PAGE, 8 * PAGE).unwrap();
+        let run = |pages, hole| Run { len: pages * PAGE, hole };
+        if runs(0) != run(2, true) {
+            return; // a file system without holes
+        }
+        assert_eq!(runs(2), run(4, false));
+        assert_eq!(runs(3), run(3, false));
+        assert_eq!(host.run_at(3 * PAGE, 4 * PAGE).unwrap(), run(1, false));
+        assert_eq!(runs(6), run(2, true));
+        host.zero(4 * PAGE, PAGE).unwrap();
+        assert_eq!([runs(3), runs(4)], [run(1, false), run(1, true)]);
+        host.set_len(4 * PAGE).unwrap();
+        host.set_len(8 * PAGE).unwrap();
+        assert_eq!(runs(4), run(4, true));
+    }
 }
