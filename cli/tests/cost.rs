@@ -75,6 +75,21 @@ fn a_copy_reads_and_writes_each_mebibyte_once() {
 }
 
 #[test]
+fn the_host_is_asked_for_holes_once_a_run_of_data() {
+    let folder = tempfile::tempdir().unwrap();
+    disk(folder.path(), 128 * MIB, 0, 128);
+    for format in ["vhd", "vmdk"] {
+        let name = format!("image.{format}");
+        let there = ["convert", "-f", "raw", "-S", "0", "disk.img", &name];
+        let Some(_) = calls(folder.path(), &there) else { return };
+        let back = ["convert", "-O", "raw", &name, "back.img"];
+        let Some(calls) = calls(folder.path(), &back) else { return };
+        std::fs::remove_file(folder.path().join("back.img")).unwrap();
+        assert!(count(&calls, "lseek") < 24, "{format}: {calls:?}");
+    }
+}
+
+#[test]
 fn holes_cost_nothing() {
     let folder = tempfile::tempdir().unwrap();
     disk(folder.path(), 100 << 30, 70 << 30, 4);
