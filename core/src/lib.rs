@@ -89,12 +89,12 @@ pub use layer::{
 pub use lock::LockedFile;
 pub use mask::Masked;
 pub use mem::{MemFiles, MemStore};
-pub use output::{Files, Output, write_file};
+pub use output::{Files, Output, move_into_place, write_file};
 pub use overlay::OverlayStore;
 pub use ranges::Ranges;
 pub use recorder::Recorder;
 pub use repair::{Mend, Mends};
-pub use store::{Run, Store, StoreExt};
+pub use store::{Run, Store, StoreExt, whole_pages};
 pub use table::PagedTable;
 pub use window::Window;
 pub use writer::{Encoder, ImageWriter, Placement};

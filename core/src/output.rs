@@ -143,29 +143,57 @@ impl Output {
         for pending in &self.files {
             pending.store.flush()?;
         }
-        // The main file comes last: as long as it is missing there is no image to open. One that
-        // is replaced goes first, or it would show the extents of the new one.
-        let main = self.main.clone();
-        if self.overwrite && self.files.len() > 1 {
-            let path = self.path_of(&main);
-            match self.host.remove(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io(e, "remove the file to be replaced").in_file(&path));
-                }
-                _ => {}
-            }
-        }
-        self.files.sort_by_key(|pending| pending.name == main);
-        for pending in std::mem::take(&mut self.files) {
-            let path = self.path_of(&pending.name);
-            self.host
-                .persist(pending.temporary, &path, self.overwrite)
-                .map_err(|e| Error::io(e, "give the finished file its name").in_file(&path))?;
-        }
-        self.host
-            .sync_folder(self.folder())
-            .map_err(|e| Error::io(e, "flush the folder").in_file(self.folder()))
+        let main = self.path_of(&self.main);
+        let (host, folder) = (self.host.clone(), self.folder().to_owned());
+        let files = std::mem::take(&mut self.files).into_iter();
+        let files = files.map(|file| (self.path_of(&file.name), file.temporary)).collect();
+        let give = |file, path: &Path| host.persist(file, path, self.overwrite);
+        appear(&*host, &folder, &main, self.overwrite, files, give)
     }
+}
+
+/// Gives the finished files of one image, which stand in another folder of the same file system,
+/// their places beside `main`, under the names they have; the file at `main` is replaced. After an
+/// error the files that have no place yet are where they were, and a second call goes on.
+///
+/// # Errors
+/// The host's.
+pub fn move_into_place(files: Vec<PathBuf>, main: &Path) -> Result<()> {
+    let files: Vec<(PathBuf, PathBuf)> = files
+        .into_iter()
+        .map(|file| (main.with_file_name(file.file_name().unwrap_or_default()), file))
+        .collect();
+    let begins = files.iter().any(|(path, _)| path == main);
+    let folder = main.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let give = |file: PathBuf, path: &Path| std::fs::rename(file, path);
+    appear(&RealHost, folder.unwrap_or(Path::new(".")), main, begins, files, give)
+}
+
+/// Lets finished files appear in `folder`: the main file comes last, since as long as it is missing
+/// there is no image to open. One that is replaced goes first, or it would show the extents of the
+/// new one.
+fn appear<F>(
+    host: &dyn Host,
+    folder: &Path,
+    main: &Path,
+    replaces: bool,
+    mut files: Vec<(PathBuf, F)>,
+    give: impl Fn(F, &Path) -> io::Result<()>,
+) -> Result<()> {
+    if replaces && files.len() > 1 {
+        match host.remove(main) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(e, "remove the file to be replaced").in_file(main));
+            }
+            _ => {}
+        }
+    }
+    files.sort_by_key(|(path, _)| path == main);
+    for (path, file) in files {
+        give(file, &path)
+            .map_err(|e| Error::io(e, "give the finished file its name").in_file(&path))?;
+    }
+    host.sync_folder(folder).map_err(|e| Error::io(e, "flush the folder").in_file(folder))
 }
 
 impl Files for Output {
@@ -233,6 +261,26 @@ mod tests {
         std::fs::create_dir(folder.path().join("d-flat.vmdk")).unwrap();
         assert!(output.commit().is_err());
         assert!(!path.exists(), "the old descriptor must not name the new extents");
+    }
+
+    #[test]
+    fn finished_files_move_into_place_and_a_second_call_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, main) = (folder.path().join("hidden"), folder.path().join("d.vmdk"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::write(&main, b"old").unwrap();
+        let files = ["d.vmdk", "d-flat.vmdk"].map(|name| from.join(name));
+        files.iter().for_each(|file| std::fs::write(file, b"new").unwrap());
+        let in_the_way = folder.path().join("d-flat.vmdk");
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(move_into_place(files.to_vec(), &main).is_err());
+        assert!(!main.exists() && files.iter().all(|file| file.exists()));
+        std::fs::remove_dir(&in_the_way).unwrap();
+        // As a run that was cut off between the two leaves it.
+        std::fs::rename(&files[1], &in_the_way).unwrap();
+        move_into_place(files[..1].to_vec(), &main).unwrap();
+        assert_eq!(std::fs::read(&main).unwrap(), b"new");
+        assert_eq!(std::fs::read(&in_the_way).unwrap(), b"new");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -143,6 +144,22 @@ pub trait StoreExt: Store {
             .map_err(|e| Error::io(e, "zero it").at(what, offset).in_file(self.name()))
     }
 
+    /// Bytes of `range` that the host stores, in runs of at least `least` bytes; the rest are holes.
+    ///
+    /// # Errors
+    /// The host's.
+    fn stored(&self, range: Range<u64>, least: u64) -> Result<u64> {
+        let (mut at, mut stored) = (range.start, 0);
+        while at < range.end {
+            let run = self.run_at(at, range.end).map_err(|e| {
+                Error::io(e, "look for holes").at("free space", at).in_file(self.name())
+            })?;
+            stored += if run.hole || run.len < least { 0 } else { run.len };
+            at += run.len.max(1);
+        }
+        Ok(stored)
+    }
+
     /// Waits until all that was written survives a power cut.
     ///
     /// # Errors
@@ -153,3 +170,26 @@ pub trait StoreExt: Store {
 }
 
 impl<S: Store + ?Sized> StoreExt for S {}
+
+/// The pages of the host (4096 bytes) that lie wholly within `range` of a file: only those can
+/// become holes.
+#[must_use]
+pub fn whole_pages(range: &Range<u64>) -> Range<u64> {
+    const PAGE: u64 = 4096;
+    let start = range.start.checked_next_multiple_of(PAGE).unwrap_or(range.end);
+    start..(range.end / PAGE * PAGE).max(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_pages;
+
+    #[test]
+    fn a_page_that_something_else_uses_is_no_whole_one() {
+        assert_eq!(whole_pages(&(66_048..73_728)), 69_632..73_728);
+        assert!(whole_pages(&(4097..12_287)).is_empty());
+        assert_eq!(whole_pages(&(4096..12_288)), 4096..12_288);
+        assert!(whole_pages(&(4608..5120)).is_empty());
+        assert!(whole_pages(&(u64::MAX - 9..u64::MAX)).is_empty());
+    }
+}

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use vdisk_core::check::Claims;
-use vdisk_core::{Error, Findings, Result, Severity, Store};
+use vdisk_core::{Findings, Result, Severity, Store, StoreExt, whole_pages};
 
 use crate::facts::geometry_size;
 use crate::footer::{Damage, FOOTER, Footer};
@@ -300,16 +300,7 @@ impl Free {
         if gap.end == self.footer_at {
             return Ok(gap.end - gap.start);
         }
-        let end = gap.end / ALIGNMENT * ALIGNMENT;
-        let (mut at, mut stored) = (gap.start.next_multiple_of(ALIGNMENT), 0);
-        while at < end {
-            let run = store.run_at(at, end).map_err(|e| {
-                Error::io(e, "look for holes").at("free space", at).in_file(store.name())
-            })?;
-            stored += if run.hole { 0 } else { run.len };
-            at += run.len.max(1);
-        }
-        Ok(stored)
+        store.stored(whole_pages(gap), 1)
     }
 }
 

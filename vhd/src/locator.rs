@@ -5,6 +5,8 @@
 //! Of an entry's two lengths only *Platform Data Length* counts: *Platform Data Space* is in
 //! sectors by the specification, and in bytes in what Microsoft writes.
 
+use std::ops::Range;
+
 use vdisk_core::{Error, ParentHint, ParentLink, PathStyle, Result, Store, StoreExt};
 use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -86,6 +88,13 @@ impl RawLocator {
     /// Bytes of the data.
     pub(crate) fn len(&self) -> u64 {
         self.platform_data_length.get().into()
+    }
+
+    /// The bytes of the file that it claims; `None` where it is not in use, or claims more than any
+    /// path has.
+    pub(crate) fn range(&self) -> Option<Range<u64>> {
+        let end = self.at().checked_add(self.len())?;
+        (self.is_used() && self.len() <= MAX_DATA).then(|| self.at()..end)
     }
 
     fn platform(&self) -> Option<&'static Platform> {

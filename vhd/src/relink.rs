@@ -9,7 +9,7 @@
 use vdisk_core::{Error, ParentLink, Result, StoreExt};
 
 use crate::facts;
-use crate::footer::Footer;
+use crate::footer::{FOOTER, Footer};
 use crate::footers::Footers;
 use crate::header::{HEADER, Header};
 use crate::open::{Body, VhdLayer};
@@ -69,6 +69,7 @@ impl Sparse {
             let first = bytes.get(..sector).unwrap_or(&bytes);
             self.store.put(first, header.at, "VHD dynamic header")?;
         } else {
+            self.refuse_stray_locators(self.end, end + HEADER + FOOTER)?;
             self.move_end(end + HEADER)?;
             for (path, at) in fresh {
                 path.put(&*self.store, at)?;

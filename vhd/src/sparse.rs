@@ -12,7 +12,7 @@ use crate::bat::Bat;
 use crate::bitmap::Bitmaps;
 use crate::footer::{FOOTER, Footer};
 use crate::header::{HEADER, Header};
-use crate::locator::MAX_DATA;
+use crate::locator::RawLocator;
 use crate::shape::{SECTOR, Shape, to_usize};
 
 /// Blocks whose bitmaps one extent may span: reading them must not take for ever.
@@ -189,12 +189,9 @@ pub(crate) fn metadata(header: &Header, differencing: bool, file_len: u64) -> Ve
     let mut taken = vec![0..FOOTER, header.at..header.at + HEADER];
     if differencing {
         let locators = header.parent().locators;
-        let used = locators.iter().filter(|locator| locator.is_used());
-        taken.extend(used.filter_map(|locator| {
-            let end = locator.at().checked_add(locator.len())?;
-            let inside = locator.len() <= MAX_DATA && end <= file_len;
-            inside.then(|| locator.at()..end.next_multiple_of(SECTOR))
-        }));
+        let inside = locators.iter().filter_map(RawLocator::range);
+        let inside = inside.filter(|range| range.end <= file_len);
+        taken.extend(inside.map(|range| range.start..range.end.next_multiple_of(SECTOR)));
     }
     taken
 }

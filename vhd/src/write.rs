@@ -21,7 +21,7 @@ use vdisk_core::{
     Vacant, Watch,
 };
 
-use crate::locator::MAX_DATA;
+use crate::locator::RawLocator;
 use crate::open::{Body, VhdLayer};
 use crate::shape::{FIRST_BEYOND, SECTOR, to_usize};
 use crate::sparse::{BlockAt, Sparse};
@@ -168,7 +168,6 @@ impl Sparse {
             return Err(Error::corrupt("VHD dynamic header", self.header.at, "wrong checksum")
                 .hint("open it for reading only; `vdisk check -r all` mends what is certain"));
         }
-        self.refuse_stray_locators()?;
         let mut end = self.metadata_end();
         let mut blocks_end = 0;
         for (sector, block) in self.blocks()? {
@@ -188,25 +187,6 @@ impl Sparse {
         self.tail_good &= end == self.end;
         self.end = end;
         Ok(())
-    }
-
-    /// A locator that leads out of the file takes no room in it, until the file has grown: then it
-    /// would lie over blocks.
-    fn refuse_stray_locators(&self) -> Result<()> {
-        let file_len = self.store.size()?;
-        let locators = self.header.parent().locators;
-        let stray = locators.iter().filter(|locator| self.differencing && locator.is_used()).find(
-            |locator| {
-                let end = locator.at().saturating_add(locator.len());
-                let reachable = locator.at() < FIRST_BEYOND && locator.len() <= MAX_DATA;
-                reachable && end > file_len
-            },
-        );
-        stray.map_or(Ok(()), |locator| {
-            let message = format!("a parent locator leads to byte {} and on", locator.at());
-            Err(Error::corrupt("VHD dynamic header", self.header.at, message)
-                .hint("that is beyond the file's end; convert the image to a new one"))
-        })
     }
 
     /// The blocks there are, sorted; see [`Sparse::survey`].
@@ -324,11 +304,38 @@ impl Sparse {
 
     /// Makes room for a block of zeros at the end of the file; returns its sector.
     pub(crate) fn append(&mut self) -> Result<u32> {
+        self.refuse_stray_locators(u64::MAX, u64::MAX)?;
         let entries = self.bat.entries();
         let at = self.shape.place_from(self.end, entries.into());
         let sector = self.shape.entry(at).map_err(|e| e.in_file(self.store.name()))?;
         self.move_end(at + self.shape.slot())?;
         Ok(sector)
+    }
+
+    /// Fails where a locator that starts before byte `before` leads out of the file, and would not
+    /// any more in a file of `grown` bytes. It takes no room until then; then it would lie over
+    /// blocks.
+    pub(crate) fn refuse_stray_locators(&self, before: u64, grown: u64) -> Result<()> {
+        if !self.differencing {
+            return Ok(());
+        }
+        let file_len = self.store.size()?;
+        let before = before.min(FIRST_BEYOND);
+        let locators = self.header.parent().locators;
+        let mut claimed = locators.iter().filter_map(RawLocator::range);
+        let outside = |range: &Range<u64>| range.end > file_len && range.end <= grown;
+        match claimed.find(|range| range.start < before && outside(range)) {
+            None => Ok(()),
+            Some(range) => Err(Error::corrupt(
+                "VHD parent locator",
+                range.start,
+                format!("it reaches beyond the file's end at byte {file_len}"),
+            )
+            .in_file(self.store.name())
+            .hint(
+                "convert the image to a new one, or name its parent anew with `vdisk rebase -u`",
+            )),
+        }
     }
 
     /// Moves the footer further on. What comes before it reads as zero.

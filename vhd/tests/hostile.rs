@@ -13,7 +13,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    child, codes, contents, empty, image, nothing, open_read, open_write, options, put, seal,
+    child, codes, contents, empty, image, link, nothing, open_read, open_write, options, put, seal,
     seal_footers, seal_header,
 };
 use vdisk_core::disk::ZeroDisk;
@@ -378,9 +378,20 @@ fn a_locator_beyond_the_end_does_not_come_to_lie_over_new_blocks() {
         header(&store, at, bytes);
         let before = store.to_bytes();
         assert_eq!(codes(&open_read(store.clone()).unwrap()), ["vhd-locator-outside"]);
-        let error = open_write(store.clone()).unwrap_err();
+        let mut layer = open_write(store.clone()).unwrap();
+        let error = layer.write(&[5; 5000], 4000, &ZeroDisk(SIZE)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        drop(layer);
         assert!(store.to_bytes() == before);
+
+        // As the error says, its parent can be named anew.
+        let mut layer = open_write(store.clone()).unwrap();
+        layer.relink(&link(&open_read(dynamic()).unwrap(), "base.vhd")).unwrap();
+        layer.write(&[5; 5000], 4000, &ZeroDisk(SIZE)).unwrap();
+        layer.close().unwrap();
+        let layer = open_read(store).unwrap();
+        assert_eq!(codes(&layer), [""; 0]);
+        assert!(contents(&layer, &ZeroDisk(SIZE))[4000..9000] == [5; 5000]);
     }
 }
 

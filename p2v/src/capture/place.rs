@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vdisk::{Error, ErrorKind, HostFile, Result};
+use vdisk_core::move_into_place;
 
 use crate::state;
 
@@ -82,7 +83,7 @@ impl Place {
         state::save(&self.folder.join(STATE), state)
     }
 
-    /// The image's files, its main one last.
+    /// The image's files.
     fn files(&self) -> Result<Vec<PathBuf>> {
         let failed = |error| Error::io(error, "list it").in_file(&self.folder);
         let mut files = Vec::new();
@@ -92,7 +93,6 @@ impl Place {
                 files.push(self.folder.join(name));
             }
         }
-        files.sort_by_key(|file| file.file_name() == Some(&self.name));
         Ok(files)
     }
 
@@ -107,27 +107,7 @@ impl Place {
         if let Some(map) = map {
             vdisk::write_file(&map_path, map.as_bytes(), true)?;
         }
-        let files = self.files()?;
-        if files.len() > 1 && files.iter().any(|file| *file == self.image()) {
-            // An image that is replaced must not name the files of the new one.
-            match fs::remove_file(&self.target) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io(error, "remove the old image").in_file(&self.target));
-                }
-                _ => {}
-            }
-        }
-        for file in files {
-            let name = file.file_name().unwrap_or_default();
-            let to = self.target.with_file_name(name);
-            fs::rename(&file, &to)
-                .map_err(|error| Error::io(error, "give the finished file its name").in_file(to))?;
-        }
-        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|error| Error::io(error, "flush the folder").in_file(folder))?;
+        move_into_place(self.files()?, &self.target)?;
         fs::remove_dir_all(&self.folder)
             .map_err(|error| Error::io(error, "remove it").in_file(&self.folder))?;
         Ok(map.map(|_| map_path))
