@@ -54,12 +54,14 @@ mod apply;
 pub mod linux;
 mod machine;
 mod plan;
+mod recover;
 mod target;
 pub mod windows;
 
 pub use apply::{Report, apply, undo};
 pub use machine::{Machine, MachineVolume};
 pub use plan::{Action, Notice, Plan};
+pub use recover::{Recovered, Recovery, recover_journals};
 pub use target::{AdaptOptions, Identity, StripOptions, Target};
 
 use vdisk_core::{Error, ErrorKind, Result};

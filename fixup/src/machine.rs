@@ -10,7 +10,7 @@ use vdisk_parts::Table;
 use vdisk_parts::lvm::{LogicalVolume, scan};
 
 /// Most bytes that may change on a disk.
-const LIMIT: u64 = 2 << 30;
+pub(crate) const LIMIT: u64 = 2 << 30;
 
 /// A disk whose changes are kept in memory, and the volumes on it that are being changed.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct MachineVolume {
 
 /// Where a volume's bytes stand on the disk.
 #[derive(Debug)]
-enum Area {
+pub(crate) enum Area {
     /// In one piece, from this byte on.
     Whole(u64),
     /// In pieces of physical volumes, which begin at these bytes.
@@ -152,7 +152,8 @@ impl Machine {
         Ok(MachineVolume { fs, disk, area })
     }
 
-    fn area(&self, place: &Place) -> Result<(Arc<dyn Disk>, Area)> {
+    /// The volume's bytes, and where they stand.
+    pub(crate) fn area(&self, place: &Place) -> Result<(Arc<dyn Disk>, Area)> {
         let disk = place.open(self.base.clone(), self.sector_size)?;
         let table = Table::read(&*self.base, self.sector_size)?;
         Ok(match place {
@@ -202,12 +203,19 @@ impl MachineVolume {
     }
 
     fn carry_over(&self, all: &CowDisk) -> Result<()> {
-        for Change { offset, bytes } in self.disk.changes()? {
-            match &self.area {
-                Area::Whole(start) => all.write_at(&bytes, start + offset)?,
-                Area::Logical(volume, starts) => {
+        self.area.carry_over(&self.disk.changes()?, all)
+    }
+}
+
+impl Area {
+    /// Writes what was changed in the volume to where it stands on the disk.
+    pub(crate) fn carry_over(&self, changes: &[Change], all: &CowDisk) -> Result<()> {
+        for Change { offset, bytes } in changes {
+            match self {
+                Self::Whole(start) => all.write_at(bytes, start + offset)?,
+                Self::Logical(volume, starts) => {
                     let mut rest = bytes.as_slice();
-                    for piece in volume.map(offset..offset + bytes.len() as u64)? {
+                    for piece in volume.map(*offset..offset + bytes.len() as u64)? {
                         let len = usize::try_from(piece.len).unwrap_or(usize::MAX);
                         let (now, later) = rest.split_at(len.min(rest.len()));
                         let start = starts.get(piece.disk).copied().unwrap_or_default();

@@ -21,6 +21,7 @@
 //! | `fs/edit.rs` | a change is made on a copy, read back by a fresh reader, then kept |
 //! | `fs/recognise.rs` | which adapter reads a volume |
 //! | `ntfs/` | NTFS below its files |
+//! | `journal/` | the journal of ext3 and ext4, replayed; the log of a frozen XFS, ended |
 //! | `location.rs` | `IMAGE:PARTITION:/path` |
 //! | `extract.rs` | files and trees to the host |
 //!
@@ -46,7 +47,8 @@
 //!
 //! # What is not here
 //!
-//! The image formats; partition tables (`vdisk-parts`); replay of journals onto the disk.
+//! The image formats; partition tables (`vdisk-parts`); replay of other journals than ext's onto the
+//! disk, but for what a freeze leaves in that of XFS.
 //!
 //! # Example
 //!
@@ -77,6 +79,7 @@ pub mod free;
 pub mod fs;
 mod inspect;
 pub mod inventory;
+pub mod journal;
 mod linux;
 pub mod location;
 mod notes;

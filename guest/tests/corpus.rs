@@ -12,16 +12,14 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use common::{open, tree_of};
 use vdisk::{Disk, OpenOptions};
 use vdisk_parts::Table;
 use vdisk_testkit::corpus::{Sample, folder, unpack};
-use vdisk_testkit::tools::{arg, must};
-use vdisk_testkit::tree::{Tree, assert_same_tree, tree_on_host};
-use vdisk_testkit::volumes::{Make, read_by_others};
+use vdisk_testkit::tree::{Tree, assert_same_tree};
+use vdisk_testkit::volumes::{Make, by_debugfs, read_by_others};
 
 /// The images with file systems, the file system, and how many names there are at least.
 const SAMPLES: &[(&str, Make, usize)] = &[
@@ -89,10 +87,4 @@ fn bytes_of_volume(sample: &Sample) -> Vec<u8> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     disk.read_at(&mut bytes, range.start).unwrap();
     bytes
-}
-
-fn by_debugfs(image: &Path) -> Tree {
-    let folder = tempfile::tempdir().unwrap();
-    must("debugfs", &["-R", &format!("rdump / {}", arg(folder.path())), arg(image)]);
-    tree_on_host(folder.path())
 }

@@ -104,18 +104,18 @@ impl Lvm {
         self.run("lvcreate", &[&fixed[..], more, &[group], devices].concat());
     }
 
-    /// Lets go of the devices and moves the files into `folder`.
+    /// Lets go of the devices; the files as they are now, in `folder`.
     ///
     /// # Panics
-    /// Where they cannot be moved.
+    /// Where they cannot be copied.
     #[must_use]
     pub fn finish(self, folder: &Path) -> Vec<PathBuf> {
         drop(self.devices);
-        let moved = |(number, from): (usize, &PathBuf)| {
+        let copied = |(number, from): (usize, &PathBuf)| {
             let to = folder.join(format!("pv{number}.part"));
             fs::copy(from, &to).expect("a copy");
             to
         };
-        self.files.iter().enumerate().map(moved).collect()
+        self.files.iter().enumerate().map(copied).collect()
     }
 }

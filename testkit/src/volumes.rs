@@ -157,28 +157,43 @@ pub fn mounted(tool: Make, image: &Path, read_only: bool, work: impl FnOnce(&Pat
         skip(needed, &said(&done));
         return false;
     }
+    let mounted = Mounted { point: folder.path(), image: (tool == Make::Ntfs).then_some(image) };
     work(folder.path());
-    unmount(folder.path());
-    if tool == Make::Ntfs {
-        // FUSE lets go of the image a moment after the unmount.
-        while Command::new("fuser").arg(arg(image)).output().is_ok_and(|o| o.status.success()) {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
+    drop(mounted);
     true
 }
 
-/// Unmounts; a program that another thread is just starting may hold the folder for a moment.
-fn unmount(folder: &Path) {
-    for _ in 0..100 {
-        let done = Command::new("umount").arg(folder).output().unwrap();
-        if done.status.success() {
-            return;
+/// A mount that ends with it, also where a test fails.
+struct Mounted<'a> {
+    point: &'a Path,
+    /// What FUSE holds.
+    image: Option<&'a Path>,
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        // A program that another thread is just starting may hold the folder for a moment.
+        let unmounted =
+            || Command::new("umount").arg(self.point).status().expect("umount").success();
+        let done = patiently(unmounted);
+        // FUSE lets go of the image a moment after the unmount.
+        let held = |image: &Path| Command::new("fuser").arg(image).output().expect("fuser");
+        let free = self.image.is_none_or(|image| patiently(|| !held(image).status.success()));
+        if !std::thread::panicking() {
+            assert!(done && free, "{} stays busy", self.point.display());
         }
-        assert!(said(&done).contains("busy"), "{}", said(&done));
+    }
+}
+
+/// Whether it comes true within some seconds.
+fn patiently(mut is_true: impl FnMut() -> bool) -> bool {
+    for _ in 0..200 {
+        if is_true() {
+            return true;
+        }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    panic!("{} stays busy", folder.display());
+    false
 }
 
 /// The tree as `mkfs.xfs -p` takes it.
@@ -273,4 +288,15 @@ pub fn read_by_others(tool: Make, image: &Path, look: impl FnOnce(Tree)) {
         return;
     }
     mounted(tool, image, true, |path| look(tree_on_host(path)));
+}
+
+/// What debugfs reads of an ext volume.
+///
+/// # Panics
+/// Where it cannot.
+#[must_use]
+pub fn by_debugfs(image: &Path) -> Tree {
+    let folder = tempfile::tempdir().unwrap();
+    must("debugfs", &["-R", &format!("rdump / {}", arg(folder.path())), arg(image)]);
+    tree_on_host(folder.path())
 }

@@ -1,5 +1,7 @@
 //! Btrfs, by `rust-fs-btrfs`: reading, and bytes changed inside files.
 
+mod subvolume;
+
 use std::sync::Arc;
 
 use fs_btrfs::Filesystem;
@@ -92,6 +94,10 @@ impl Driver for Btrfs {
             return Err(Error::usage("it is no link"));
         }
         target.fs(&self.0).read_link(target.inode.ino).map_err(error)
+    }
+
+    fn default_root(&self) -> Result<Vec<u8>> {
+        subvolume::default_root(&self.0).map_err(error)
     }
 }
 

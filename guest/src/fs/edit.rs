@@ -117,6 +117,10 @@ impl<D: Changer> GuestFs for Editor<D> {
     fn resolve(&self, path: &[u8]) -> Result<Vec<u8>> {
         self.reader.resolve(path)
     }
+
+    fn default_root(&self) -> Result<Vec<u8>> {
+        self.reader.default_root()
+    }
 }
 
 impl<'a> Edit<'a> {

@@ -3,14 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use fs_ext4::bgd::BlockGroupDescriptor;
 use fs_ext4::dir::{DirBlockIter, DirEntryType};
 use fs_ext4::extent::collect_all;
 use fs_ext4::features::Incompat;
 use fs_ext4::fs::Filesystem;
 use fs_ext4::fs_core_bridge::CoreDevice;
+use fs_ext4::indirect::map_logical_any;
 use fs_ext4::inode::{Inode, InodeFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use fs_ext4::superblock::{EXT4_ERROR_FS, EXT4_VALID_FS};
-use vdisk_core::{Disk, Error, ErrorKind, Result};
+use vdisk_core::{CowDisk, Disk, Error, ErrorKind, Result};
 
 use super::device::Device;
 use super::edit::Changer;
@@ -58,6 +60,72 @@ pub(crate) fn places(disk: Arc<dyn Disk>, path: &[u8]) -> Result<Option<Vec<Plac
         }
         Ok(Some(places))
     })
+}
+
+/// Removes the files of the volume whose last names went while they were open; nothing may wait in
+/// its journal. After an error, and where the crate does not know how, some of them are still there.
+///
+/// # Errors
+/// Damage; the disk's.
+pub(crate) fn remove_orphans(disk: Arc<CowDisk>) -> Result<()> {
+    let device = Device::writable(disk);
+    // The crate does that when it mounts a volume for writing.
+    device.run(0, || Ext::mount(device.clone())?.0.finish().map_err(error))
+}
+
+/// A file of a volume that is not mounted: its own journal may be waiting for a replay.
+#[derive(Debug)]
+pub(crate) struct ExtFile {
+    device: Arc<Device>,
+    inode: Inode,
+    block_size: u32,
+}
+
+impl ExtFile {
+    /// The file with this inode, one of those that the file system keeps for itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where there is none; the disk's.
+    pub(crate) fn open(disk: Arc<dyn Disk>, number: u32) -> Result<Self> {
+        let device = Device::read_only(disk);
+        let (inode, block_size) = device.run(0, || {
+            let disk = CoreDevice::new(device.clone());
+            let head = fs_ext4::superblock::Superblock::read(&disk).map_err(error)?;
+            // Group 0 is described in the block behind the superblock's.
+            let size = usize::from(head.desc_size).clamp(32, 1024);
+            let at = (u64::from(head.first_data_block) + 1) * u64::from(head.block_size());
+            let mut raw = vec![0; size];
+            device.fetch(&mut raw, at)?;
+            let group = BlockGroupDescriptor::parse(&raw, head.desc_size).map_err(error)?;
+            let wrong = || Error::corrupt("ext4 inode", number.into(), "it is not in the table");
+            let index = number.checked_sub(1).filter(|index| *index < head.inodes_per_group);
+            let size = u64::from(head.inode_size);
+            let within = index.map(|index| u64::from(index) * size).ok_or_else(wrong)?;
+            let table = group.inode_table;
+            let start = table.checked_mul(head.block_size().into()).ok_or_else(wrong)?;
+            let mut raw = vec![0; usize::from(head.inode_size)];
+            device.fetch(&mut raw, start.checked_add(within).ok_or_else(wrong)?)?;
+            Ok((Inode::parse(&raw).map_err(error)?, head.block_size()))
+        })?;
+        Ok(Self { device, inode, block_size })
+    }
+
+    /// Its length in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.inode.size
+    }
+
+    /// The block of the volume that holds its block `number`; `None` for a hole.
+    ///
+    /// # Errors
+    /// Damage; the disk's.
+    pub(crate) fn block(&self, number: u64) -> Result<Option<u64>> {
+        let Inode { block, flags, .. } = &self.inode;
+        self.device.run(0, || {
+            let disk = CoreDevice::new(self.device.clone());
+            map_logical_any(block, *flags, &disk, self.block_size, number).map_err(error)
+        })
+    }
 }
 
 pub(super) struct Ext(Filesystem);

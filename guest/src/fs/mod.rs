@@ -26,7 +26,8 @@ use std::time::SystemTime;
 
 use vdisk_core::{CowDisk, Disk, Error, ErrorKind, Result};
 
-pub(crate) use ext::places as ext_places;
+pub(crate) use ext::{ExtFile, places as ext_places, remove_orphans};
+pub(crate) use xfs::XfsLog;
 
 use device::Device;
 use edit::Editor;
@@ -260,6 +261,15 @@ pub trait GuestFs: Send + fmt::Debug {
     /// As [`GuestFs::stat`]; [`ErrorKind::Unsupported`] for a link to another volume;
     /// [`ErrorKind::Corrupt`] for links that lead round in circles.
     fn resolve(&self, path: &[u8]) -> Result<Vec<u8>>;
+
+    /// The directory that is mounted where no other is asked for: empty for the top, else a path
+    /// that begins with `/`, such as `/@/.snapshots/1/snapshot` for Btrfs' default subvolume.
+    ///
+    /// # Errors
+    /// Damage of the file system; the disk's.
+    fn default_root(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
 
     /// Whether something is there; a link that leads nowhere is not.
     ///

@@ -268,13 +268,26 @@ fn check_index_blocks(boot: &Boot) -> Result<()> {
 
 /// How the volume was left, with the flags of `$Volume`.
 fn state(io: &mut Io, flags: u16) -> Result<FsState> {
-    if fsck::hibernation_io(io).map_err(error)?.is_some() {
+    if fsck::hibernation_io(io).map_err(error)?.is_some() || may_resume(io)? {
         return Ok(FsState::Hibernated);
     }
     if log_state(io)?.needs_replay() {
         return Ok(FsState::Journal);
     }
     Ok(if flags & read::VOLUME_IS_DIRTY != 0 { FsState::Dirty } else { FsState::Clean })
+}
+
+/// Whether the hibernation file is of a resume that was begun, which Windows offers to try again, or
+/// leads to another disk's. The crate, and ntfs-3g, know only those that nobody has begun.
+fn may_resume(io: &mut Io) -> Result<bool> {
+    let record = match read::resolve_path(io, "/hiberfil.sys") {
+        Ok(record) => record,
+        Err(e) if e.kind() == Kind::NotFound => return Ok(false),
+        Err(e) => return Err(error(e)),
+    };
+    let begin =
+        read::read_attribute_range(io, record, AttrType::Data, None, 0, 4).map_err(error)?;
+    Ok([b"rstr", b"link"].iter().any(|mark| begin.eq_ignore_ascii_case(*mark)))
 }
 
 /// What the journal holds. The crate's own way wants it in one piece, which it often is not on

@@ -21,6 +21,11 @@ pub(super) trait Driver: Sized + Send {
     fn read_at(&self, path: &[u8], offset: u64, buf: &mut [u8]) -> Result<usize>;
     fn read_link(&self, path: &[u8]) -> Result<Vec<u8>>;
 
+    /// As [`GuestFs::default_root`].
+    fn default_root(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
     /// A link's target as a path of this volume, or the target again where it is none.
     fn link_inside(&self, target: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
         Ok(target)
@@ -136,6 +141,10 @@ impl<D: Driver> GuestFs for Volume<D> {
 
     fn resolve(&self, path: &[u8]) -> Result<Vec<u8>> {
         self.resolved(path, Last::Follow)
+    }
+
+    fn default_root(&self) -> Result<Vec<u8>> {
+        self.device.run(0, || self.driver.default_root())
     }
 }
 

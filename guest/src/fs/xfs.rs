@@ -1,15 +1,20 @@
 //! XFS, by `rust-fs-xfs`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use fs_xfs::Filesystem;
 use fs_xfs::fs::File;
 use fs_xfs::inode::FileType;
+use fs_xfs::log::{self, LogState};
+use fs_xfs::log_write::{self, unmount_op};
+use fs_xfs::superblock::Superblock;
 use fs_xfs::write::AttrChange;
-use vdisk_core::{Error, ErrorKind, Result};
+use vdisk_core::{CowDisk, Disk, Error, ErrorKind, Result};
 
 use super::device::Device;
 use super::edit::Changer;
+use super::guard::guarded;
 use super::resolve::split;
 use super::text::unix_time;
 use super::volume::{Driver, Vitals};
@@ -236,4 +241,77 @@ fn error(error: fs_xfs::Error) -> Error {
         _ => ErrorKind::Corrupt,
     };
     Error::new(kind, error.to_string()).caused_by(error)
+}
+
+/// The log of an XFS that was not unmounted, and what is to be known to call it empty.
+#[derive(Debug)]
+pub(crate) struct XfsLog {
+    superblock: Superblock,
+    /// Where it stands on the volume, bytes.
+    pub(crate) place: Range<u64>,
+    /// Where its newest record begins, in sectors of 512 bytes from its beginning.
+    pub(crate) newest: u64,
+    /// Bytes of a sector of the volume.
+    pub(crate) sector: u64,
+}
+
+impl XfsLog {
+    /// The log on `disk`; `None` where nothing waits in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a log on another disk or of another byte order; damage; the
+    /// disk's.
+    pub(crate) fn waiting(disk: Arc<dyn Disk>) -> Result<Option<Self>> {
+        let device = Device::read_only(disk);
+        device.run(0, || {
+            let mut head = vec![0; 4096];
+            device.fetch(&mut head, 0)?;
+            let superblock = Superblock::parse(&head).map_err(error)?;
+            if log::inspect(&*device, &superblock).map_err(error)? != LogState::NeedsReplay {
+                return Ok(None);
+            }
+            if !superblock.is_v5() {
+                return Err(Error::unsupported("the log of an XFS of version 4 is not replayed"));
+            }
+            if superblock.features_log_incompat != 0 {
+                return Err(Error::unsupported("its log has features that are not known"));
+            }
+            let block = u64::from(superblock.blocksize);
+            let start = superblock.fsblock_offset(superblock.logstart);
+            let end = start.saturating_add(block.saturating_mul(superblock.logblocks.into()));
+            let sector = u64::from(superblock.sectsize);
+            let newest = log::head(&*device, &superblock).map_err(error)?.prev_block.into();
+            Ok(Some(Self { superblock, place: start..end, newest, sector }))
+        })
+    }
+
+    /// Where the heads of the allocation groups' inodes stand, bytes.
+    pub(crate) fn inode_heads(&self) -> impl Iterator<Item = u64> + use<> {
+        let blocks = u64::from(self.superblock.agblocks);
+        let group = blocks.saturating_mul(self.superblock.blocksize.into());
+        let within = 2 * self.sector;
+        let groups = 0..u64::from(self.superblock.agcount);
+        groups.map(move |number| number.saturating_mul(group).saturating_add(within))
+    }
+
+    /// The checksum that the record with this head and these bytes has.
+    pub(crate) fn sum(head: &[u8], data: &[u8]) -> Result<u32> {
+        guarded(|| Ok(log::record_checksum(head, data)))
+    }
+
+    /// Ends the log with the record of an unmount.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where there is no room before the log's end; the disk's.
+    pub(crate) fn end(&self, after: Arc<CowDisk>) -> Result<()> {
+        let device = Device::writable(after);
+        device.run(0, || {
+            let ended = log_write::append(&*device, &self.superblock, |_| vec![unmount_op()]);
+            ended.map_err(error)?;
+            match log::inspect(&*device, &self.superblock).map_err(error)? {
+                LogState::CleanlyUnmounted => Ok(()),
+                _ => Err(Error::internal("a log that was ended is not")),
+            }
+        })
+    }
 }

@@ -11,8 +11,8 @@ use crate::tree::Tree;
 
 pub(crate) use fstab::{mounts, mounts_at};
 
-/// Where Btrfs volumes have the root directory: themselves, or a subvolume named by the
-/// installers of Ubuntu and SUSE, of Debian, of Fedora.
+/// Where Btrfs volumes have the root directory, if not in the default subvolume: themselves, or a
+/// subvolume named by the installers of Ubuntu and SUSE, of Debian, of Fedora.
 const SUBVOLUMES: [&str; 5] = ["", "/@", "/@rootfs", "/root", "/@/.snapshots/1/snapshot"];
 
 /// The Linux on a volume, and what was wrong with it; none where there is none. `boot` gives the volume that is mounted at `/boot`, where it is another
@@ -23,11 +23,13 @@ pub(crate) fn inspect<'a>(
 ) -> Option<(System, Vec<String>)> {
     let notes = Notes::default();
     let (root, release) = match fs.info().kind {
-        FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 | FsKind::Xfs => find(fs, &[""], &notes)?,
-        FsKind::Btrfs => find(fs, &SUBVOLUMES, &notes)?,
+        FsKind::Ext2 | FsKind::Ext3 | FsKind::Ext4 | FsKind::Xfs => {
+            find(fs, &[String::new()], &notes)?
+        }
+        FsKind::Btrfs => find(fs, &subvolumes(fs, &notes), &notes)?,
         _ => return None,
     };
-    let tree = Tree::new(fs, root, &notes);
+    let tree = Tree::new(fs, &root, &notes);
     let mounts = tree.text("/etc/fstab").map(|text| fstab::mounts(&text)).unwrap_or_default();
     let boot_fs = boot(&mounts);
     let boot = match boot_fs {
@@ -45,7 +47,7 @@ pub(crate) fn inspect<'a>(
     system.linux = Some(Linux {
         id: release.id,
         id_like: release.id_like,
-        root_subvolume: (!root.is_empty()).then(|| root.to_owned()),
+        root_subvolume: (!root.is_empty()).then(|| root.clone()),
         kernels: kernels::kernels(&tree, &boot),
         initramfs_makers: there(&tree, INITRAMFS_MAKERS),
         boot_loaders: boot_loaders(&tree, &boot),
@@ -55,12 +57,14 @@ pub(crate) fn inspect<'a>(
     Some((system, notes.into_list()))
 }
 
-fn find(
-    fs: &dyn GuestFs,
-    roots: &[&'static str],
-    notes: &Notes,
-) -> Option<(&'static str, release::Release)> {
-    roots.iter().find_map(|root| Some((*root, release::read(&Tree::new(fs, root, notes))?)))
+/// The default subvolume, and those that are named in `/etc/fstab` or by the loader instead.
+fn subvolumes(fs: &dyn GuestFs, notes: &Notes) -> Vec<String> {
+    let default = notes.found(fs.default_root()).and_then(|path| String::from_utf8(path).ok());
+    default.into_iter().chain(SUBVOLUMES.map(str::to_owned)).collect()
+}
+
+fn find(fs: &dyn GuestFs, roots: &[String], notes: &Notes) -> Option<(String, release::Release)> {
+    roots.iter().find_map(|root| Some((root.clone(), release::read(&Tree::new(fs, root, notes))?)))
 }
 
 fn hostname(tree: &Tree<'_>) -> Option<String> {

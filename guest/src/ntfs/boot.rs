@@ -40,7 +40,8 @@ impl Boot {
         }
         let mut bytes = [0; Self::LEN];
         volume.read_at(&mut bytes, 0)?;
-        let boot = Self::parse(&bytes).ok_or_else(|| wrong("its sizes are not possible"))?;
+        let boot = Self::parse(&bytes)
+            .ok_or_else(|| wrong("it is none, or its sizes are not possible"))?;
         if boot.clusters.saturating_mul(boot.cluster) > volume.len() {
             return Err(wrong("it is longer than the volume"));
         }

@@ -13,6 +13,10 @@ pub type Runs = Vec<Range<u64>>;
 
 /// Most bytes of an attribute that are read at once.
 const MOST: u64 = 1 << 30;
+/// Most bytes of a list of attributes (ntfs-3g's bound).
+const MOST_LIST: u64 = 256 << 10;
+/// Most runs of an attribute.
+const MOST_RUNS: usize = 1 << 18;
 /// The number of a file record without the count of its uses.
 const NUMBER: u64 = 0xFFFF_FFFF_FFFF;
 
@@ -83,8 +87,11 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
     pub fn record(&self, number: u64) -> Result<Record> {
         let offset = number.saturating_mul(self.boot.record as u64);
         let bytes = self.read(&self.mft, offset, self.boot.record)?;
-        Record::parse(number, bytes)
-            .ok_or_else(|| damaged("NTFS file record", offset, "it is torn or none"))
+        Record::parse(number, bytes).ok_or_else(|| {
+            let place = pieces(&self.mft, offset, 1).ok().and_then(|runs| runs.first().cloned());
+            let at = place.map_or(offset, |run| run.start);
+            damaged("NTFS file record", at, format!("record {number} is torn, or none"))
+        })
     }
 
     /// So many records from `first` on that can be read, those out of use too.
@@ -107,28 +114,36 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
     pub fn attribute(&self, file: u64, kind: u32, name: &str) -> Result<Option<Content>> {
         let base = self.record(file)?;
         let Some(list) = base.find(ATTRIBUTE_LIST, "") else {
-            let Some(found) = base.find(kind, name) else { return Ok(None) };
-            return self.gather(&[(base.clone(), found)]).map(Some);
+            let piece = base.find(kind, name);
+            return piece
+                .map(|piece| self.with_piece(None, &base, &piece))
+                .transpose()
+                .and_then(whole);
         };
         let list = match list.body {
             Body::Resident(range) => base.bytes.get(range).map(<[u8]>::to_vec),
+            Body::Runs { size, .. } if size > MOST_LIST => None,
             Body::Runs { at, size, .. } => {
                 let runs = base.runs(at, &self.boot)?;
                 Some(self.read(&runs, 0, bounded(size)?)?)
             }
         };
         let list = list.ok_or_else(|| base.wrong("its list of attributes cannot be read"))?;
-        let mut pieces = BTreeMap::new();
-        for (vcn, number) in listed(&list, kind, name) {
+        let places: BTreeMap<u64, u64> = listed(&list, kind, name).into_iter().collect();
+        let mut content = None;
+        for (vcn, number) in places {
             let record = self.record(number)?;
-            for found in record.attributes() {
-                if found.kind == kind && found.name == name && found.first_vcn() == vcn {
-                    pieces.insert(vcn, (record.clone(), found));
-                }
+            let mut pieces = record.attributes().into_iter();
+            let piece =
+                pieces.find(|one| one.kind == kind && one.name == name && one.first_vcn() == vcn);
+            if let Some(piece) = piece {
+                content = Some(self.with_piece(content, &record, &piece)?);
+            }
+            if let Some(Content::Resident(..)) = content {
+                break;
             }
         }
-        let pieces: Vec<_> = pieces.into_values().collect();
-        if pieces.is_empty() { Ok(None) } else { self.gather(&pieces).map(Some) }
+        whole(content)
     }
 
     /// All bytes of an attribute.
@@ -147,29 +162,29 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
         }
     }
 
-    /// The whole of an attribute that its pieces tell of.
-    fn gather(&self, pieces: &[(Record, Attribute)]) -> Result<Content> {
-        let mut all = Runs::new();
-        let mut told = 0;
-        for (record, attribute) in pieces {
-            match &attribute.body {
-                Body::Resident(range) => {
-                    return Ok(Content::Resident(record.number, range.clone()));
-                }
-                Body::Runs { at, vcn, size, plain } => {
-                    if !plain || vcn.saturating_mul(self.boot.cluster) != length(&all) {
-                        return Err(record.wrong("an attribute is coded, or a piece is missing"));
-                    }
-                    told = told.max(if *vcn == 0 { *size } else { 0 });
-                    all.extend(record.runs(*at, &self.boot)?);
-                }
-            }
+    /// What the pieces so far tell of an attribute, and one more.
+    fn with_piece(
+        &self,
+        so_far: Option<Content>,
+        record: &Record,
+        piece: &Attribute,
+    ) -> Result<Content> {
+        let (at, vcn, size, plain) = match &piece.body {
+            Body::Resident(range) => return Ok(Content::Resident(record.number, range.clone())),
+            Body::Runs { at, vcn, size, plain } => (*at, *vcn, *size, *plain),
+        };
+        let (mut runs, told) = match so_far {
+            Some(Content::Runs(runs, told)) => (runs, told),
+            _ => (Runs::new(), size),
+        };
+        if !plain || vcn.saturating_mul(self.boot.cluster) != length(&runs) {
+            return Err(record.wrong("an attribute is coded, or a piece is missing"));
         }
-        if told > length(&all) {
-            let at = all.first().map_or(0, |run| run.start);
-            return Err(damaged("NTFS attribute", at, "it is longer than its clusters"));
+        runs.extend(record.runs(at, &self.boot)?);
+        if runs.len() > MOST_RUNS {
+            return Err(record.wrong("an attribute is in more pieces than are looked at"));
         }
-        Ok(Content::Runs(all, told))
+        Ok(Content::Runs(runs, told))
     }
 
     fn read(&self, runs: &Runs, offset: u64, len: usize) -> Result<Vec<u8>> {
@@ -180,6 +195,17 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
             self.disk.read_at(bytes.get_mut(start..).unwrap_or_default(), piece.start)?;
         }
         Ok(bytes)
+    }
+}
+
+/// Fails where not all of an attribute is there.
+fn whole(content: Option<Content>) -> Result<Option<Content>> {
+    match &content {
+        Some(Content::Runs(runs, told)) if *told > length(runs) => {
+            let at = runs.first().map_or(0, |run| run.start);
+            Err(damaged("NTFS attribute", at, "it is longer than its clusters"))
+        }
+        _ => Ok(content),
     }
 }
 

@@ -87,7 +87,9 @@ impl Table {
         if record.find(ATTRIBUTE_LIST, "").is_none() && !torn {
             return None;
         }
-        let start = ntfs.disk().len().next_multiple_of(boot.cluster);
+        let start = ntfs.disk().len().checked_next_multiple_of(boot.cluster)?;
+        // Runs may be told twice, so that all of them are longer than any disk.
+        start.checked_add(length(&runs))?;
         let first = first_record(&record, &boot, start, length(&runs))?;
         Some(Self { start, first, runs })
     }
