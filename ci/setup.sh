@@ -33,12 +33,16 @@ need grub-fstest grub-common
 # Makers and judges of file systems (guest/tests).
 need mcopy mtools
 need fuser psmisc
+# A judge of BitLocker volumes (cli/tests).
+need bdeinfo libbde-utils
 # Judges of definitions (define/tests).
 need virt-xml-validate libvirt-clients
 need xmllint libxml2-utils
 # A judge of maps of bad sectors, and FUSE to make them (p2v/tests).
 need ddrescuelog gddrescue
 need fusermount3 fuse3
+# A judge of firmware's boot entries (cli/tests).
+need efibootmgr efibootmgr
 # Guests that boot (fixup/tests).
 need debootstrap debootstrap
 need lz4 lz4

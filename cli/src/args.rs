@@ -587,7 +587,8 @@ pub(crate) struct P2vArgs {
     pub(crate) passage: Passage,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
-    /// Copy a disk whose file systems are mounted: they are frozen until it is done
+    /// Copy a disk whose file systems are mounted: they are frozen until it is done, and the journals
+    /// of ext3, ext4 and XFS are seen to in the image
     #[arg(long)]
     pub(crate) live: bool,
     /// What is left out: free is what the guest's file systems do not use; all also swap partitions
@@ -641,9 +642,18 @@ pub(crate) struct V2pArgs {
     /// Make the last partition and its file system smaller for a smaller disk
     #[arg(long)]
     pub(crate) shrink: bool,
+    /// Most bytes to write a second
+    #[arg(long, value_name = "SIZE", value_parser = whole_size)]
+    pub(crate) rate_limit: Option<u64>,
     /// Do not read back what was written
     #[arg(long)]
     pub(crate) no_verify: bool,
+    /// Have this machine's UEFI start the disk, before all others: for a disk that stays here
+    #[arg(long)]
+    pub(crate) boot_entry: bool,
+    /// Where the variables of the UEFI are
+    #[arg(long, value_name = "DIR", hide = true, default_value = vdisk_v2p::VARIABLES)]
+    pub(crate) efivars: PathBuf,
     /// The folder for what a run that is cut off leaves; beside the image without this
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,

@@ -59,6 +59,8 @@ fn what_does_not_fit_is_refused() {
     place.run("define web.vhdx --target hyper-v-gen1").fails(7, &["UEFI", "hyper-v-gen2"]);
     place.run("define web.vhdx --target virtualbox").fails(5, &["VHD and VMDK", "convert"]);
     place.run("define web.vmdk --target hyper-v-gen2").fails(5, &["web.vmdk", "vhdx"]);
+    place.run("convert -f raw web.img web.vhd").code(0);
+    place.run("define web.vhd --target hyper-v-gen2").fails(5, &["VHDX only", "convert"]);
     place.run("define web.vhdx --target physical").fails(64, &["v2p"]);
     place.run("define web.vhdx --target hyper-v-gen2 --mac 1:2").fails(64, &["six bytes"]);
     place.run("define web.vhdx --target hyper-v-gen2").code(0);

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Place, assert_keys, windows};
+use common::{Place, assert_keys, linux_by, windows};
 use vdisk_testkit::faulty::{Faults, Faulty};
 use vdisk_testkit::loops::{Loop, Mounted};
 use vdisk_testkit::machines::programs;
-use vdisk_testkit::tools::{arg, must, sha256, sha256_file};
+use vdisk_testkit::tools::{arg, must, said, sha256, sha256_file};
 
 const MIB: u64 = 1 << 20;
 
@@ -198,6 +198,60 @@ fn a_disk_in_use_is_copied_only_when_asked_and_held_still() {
     drop(writer);
 }
 
+/// A disk that is mounted without its journal's work being done: the image has it done.
+#[test]
+fn journals_of_a_disk_in_use_are_replayed_in_the_image() {
+    let place = Place::new();
+    let Some((device, mounted)) = mounted(&place) else { return };
+    std::fs::create_dir(mounted.point.join("folder")).unwrap();
+    std::fs::write(mounted.point.join("folder/file"), "all of it\n").unwrap();
+    must("sync", &["-f", arg(&mounted.point)]);
+    std::fs::copy(place.path("disk"), place.path("left")).unwrap();
+    drop((mounted, device));
+    let image = place.path("left");
+    assert!(must("dumpe2fs", &["-h", arg(&image)]).contains("needs_recovery"));
+
+    let Some(device) = Loop::attach(&image, &[]) else { return };
+    must("mount", &["-o", "ro,noload", arg(&device.path), arg(&place.path("mnt"))]);
+    let mounted = Mounted { point: place.path("mnt") };
+    let before = sha256_file(&image);
+    let ran = place.run(&format!("p2v {} a.vhdx --live --output json", arg(&device.path)));
+    let disk = &ran.fails(0, &["of its journal"]).json()["disks"][0];
+    assert_eq!(disk["live"][0]["how"], "read-only");
+    assert!(disk["recovered"][0]["transactions"].as_u64().unwrap() > 0, "{disk}");
+    assert_eq!(sha256_file(&image), before, "the source was written to");
+    drop(mounted);
+    place.run("convert a.vhdx a.img").ok();
+    must("e2fsck", &["-fn", arg(&place.path("a.img"))]);
+    place.run("cat -f raw a.img:/folder/file").ok();
+}
+
+/// A freeze leaves work in the log of an XFS; in the image there is none.
+#[test]
+fn the_log_of_a_frozen_xfs_is_ended_in_the_image() {
+    if !programs(&["mkfs.xfs", "xfs_repair", "xfs_logprint"]) {
+        return;
+    }
+    let place = Place::new();
+    let file = std::fs::File::create(place.path("disk")).unwrap();
+    file.set_len(320 * MIB).unwrap();
+    must("mkfs.xfs", &["-q", "-f", arg(&place.path("disk"))]);
+    let Some(device) = Loop::attach(&place.path("disk"), &[]) else { return };
+    let Some(mounted) = Mounted::new(&device.path, &place.path("mnt")) else { return };
+    std::fs::write(mounted.point.join("file"), "all of it\n").unwrap();
+    let ran = place.run(&format!("p2v {} a.vhdx --live --output json", arg(&device.path)));
+    let disk = &ran.code(0).json()["disks"][0];
+    assert_eq!(disk["live"][0]["how"], "frozen");
+    assert_eq!(disk["recovered"][0]["volume"], "the disk", "{disk}");
+    drop(mounted);
+    place.run("convert a.vhdx a.img").ok();
+    let image = place.path("a.img");
+    must("xfs_repair", &["-n", "-f", arg(&image)]);
+    assert!(must("xfs_logprint", &["-t", arg(&image)]).contains("state: <CLEAN>"));
+    let found = place.json("inspect -f raw a.img");
+    assert!(!found.to_string().contains("journal"), "{found}");
+}
+
 /// A program that writes, until this is dropped.
 struct Writer(Child);
 
@@ -225,11 +279,14 @@ fn an_image_becomes_a_disk_and_an_image_again() {
     assert_eq!(std::fs::read(place.path("target")).unwrap(), vec![0x5a; 16 << 20]);
 
     let line = format!("{line} --confirm {path}");
-    let child = spawn(&place, &line);
-    let state = hidden(&place, ".image.vhdx.vdisk-v2p").join("state.json");
-    // It may be done before it is killed; then the second run writes anew.
-    kill_or_done(child, &state);
-    place.run(&format!("{line} --output json")).code(0);
+    let child = spawn(&place, &format!("{line} --rate-limit 8M"));
+    kill_in_the_middle(child, &hidden(&place, ".image.vhdx.vdisk-v2p").join("state.json"));
+    let half = std::fs::read(place.path("target")).unwrap();
+    assert!(half[..1 << 20].iter().all(|byte| *byte == 0), "no partition table yet");
+    assert!(half[15 << 20..].ends_with(&[0; 512]) && half != bytes);
+    let done = place.run(&format!("{line} --output json")).code(0).json();
+    assert!(done["resumed-at"].as_u64().unwrap() > 2 * MIB, "{done}");
+    assert!(done["written"].as_u64().unwrap() < 12 * MIB, "{done}");
     drop(device);
     assert_eq!(sha256_file(&place.path("target")), sha256(&bytes));
     assert_eq!(sha256_file(&place.path("image.vhdx")), before);
@@ -292,6 +349,62 @@ fn a_windows_goes_there_and_back() {
     assert!(clusters * 4096 > 155 * MIB, "{facts}");
 }
 
+/// Of a disk that stays in this machine; efibootmgr reads the entry, and makes the same.
+#[test]
+fn a_boot_entry_is_added_when_asked() {
+    if !programs(&["efibootmgr"]) {
+        return;
+    }
+    let Some(place) = linux_by("disk", "EFI/BOOT/BOOTX64.EFI") else { return };
+    place.run("convert -f raw disk image.vhdx").ok();
+    std::fs::copy(place.path("disk"), place.path("target")).unwrap();
+    let Some(device) = Loop::attach(&place.path("target"), &[]) else { return };
+    let path = arg(&device.path);
+    let line = format!("v2p image.vhdx {path} --confirm {path} --as-is --output json");
+    let refused = place.run(&format!("{line} --boot-entry --efivars none"));
+    refused.fails(5, &["variables of a UEFI"]);
+
+    std::fs::create_dir(place.path("efivars")).unwrap();
+    let efibootmgr = |words: &[&str]| {
+        let mut command = Command::new("efibootmgr");
+        let folder = format!("{}/", arg(&place.path("efivars")));
+        let done = command.args(words).env("EFIVARFS_PATH", folder).output().unwrap();
+        assert!(done.status.success(), "{words:?}: {}", said(&done));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let done = place.run(&line).code(0).json();
+    assert_eq!(done["boot-entry"], serde_json::Value::Null);
+    assert_eq!(place.path("efivars").read_dir().unwrap().count(), 0, "nobody asked");
+    // Two that are there already.
+    for label in ["one", "two"] {
+        let there = ["-c", "-d", path, "-p", "2", "-L", label, "-l", "\\EFI\\other.efi"];
+        efibootmgr(&there);
+    }
+    let line = format!("{line} --boot-entry --efivars efivars");
+    for _ in 0..2 {
+        let done = place.run(&line).code(0).json();
+        assert_eq!(done["boot-entry"], "Boot0002", "{done}");
+        let listed = efibootmgr(&["-v"]);
+        assert!(listed.contains("BootOrder: 0002,0001,0000"), "{listed}");
+        let entry = listed.lines().find(|line| line.starts_with("Boot0002*")).unwrap();
+        for words in ["vdisk", "HD(1,GPT,", ",0x800,0x14000)", "\\EFI\\BOOT\\BOOTX64.EFI"] {
+            assert!(entry.contains(words), "{words}: {entry}");
+        }
+    }
+    let file = place.path("efivars/Boot0002-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+    let ours = std::fs::read(&file).unwrap();
+    efibootmgr(&["-B", "-b", "2"]);
+    assert!(!file.exists());
+    let loader = "\\EFI\\BOOT\\BOOTX64.EFI";
+    efibootmgr(&["-c", "-b", "2", "-d", path, "-p", "1", "-L", "vdisk", "-l", loader]);
+    assert_eq!(std::fs::read(&file).unwrap(), ours, "the same as efibootmgr's own");
+
+    // A disk that no UEFI starts is whole all the same.
+    place.raw("plain", MIB, &[0..MIB]);
+    let line = format!("v2p -f raw plain {path} --confirm {path} --as-is --boot-entry");
+    place.run(&format!("{line} --efivars efivars")).fails(3, &["no boot entry", "no loader"]);
+}
+
 fn hidden(place: &Place, prefix: &str) -> PathBuf {
     let found = || place.names().into_iter().find(|name| name.starts_with(prefix));
     for _ in 0..200 {
@@ -301,18 +414,4 @@ fn hidden(place: &Place, prefix: &str) -> PathBuf {
         std::thread::sleep(Duration::from_millis(5));
     }
     place.path(prefix)
-}
-
-fn kill_or_done(mut child: Child, state: &Path) {
-    for _ in 0..500 {
-        if child.try_wait().unwrap().is_some() {
-            return;
-        }
-        if std::fs::read_to_string(state).is_ok_and(|text| !text.contains("\"done\": 0")) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
 }

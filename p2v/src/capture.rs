@@ -235,7 +235,7 @@ fn copy(
     let failed: Ranges = state.failed.iter().cloned().collect();
     let rescue = Arc::new(Rescue::new(request.source.clone(), path, &failed));
     let source: Arc<dyn Disk> = match request.rate_limit {
-        Some(rate) => Arc::new(Paced::new(rescue.clone(), rate.get(), watch.cancel.clone())),
+        Some(rate) => Arc::new(Paced::new(rescue.clone(), rate, watch.cancel.clone())),
         None => rescue.clone(),
     };
     let options = CopyOptions {

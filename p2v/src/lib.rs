@@ -81,3 +81,4 @@ pub use disks::{DiskInfo, Machine, PartitionInfo, Use};
 pub use fingerprint::fingerprint;
 pub use live::{Frozen, Held, Hold};
 pub use machine::MachineSize;
+pub use pace::Paced;

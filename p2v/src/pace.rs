@@ -1,5 +1,6 @@
 //! Reading no faster than allowed.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ const NAP: Duration = Duration::from_millis(100);
 
 /// A disk that is read at most at a given rate. It names no stores, so nobody reads ahead of it.
 #[derive(Debug)]
-pub(crate) struct Paced {
+pub struct Paced {
     base: Arc<dyn Disk>,
     /// Bytes a second.
     rate: u64,
@@ -21,8 +22,11 @@ pub(crate) struct Paced {
 }
 
 impl Paced {
-    pub(crate) fn new(base: Arc<dyn Disk>, rate: u64, cancel: Cancel) -> Self {
-        Self { base, rate: rate.max(1), cancel, free: Mutex::new(Instant::now()) }
+    /// `base`, of which `rate` bytes a second are read; a read that waits ends in an error where
+    /// `cancel` asks for it.
+    #[must_use]
+    pub fn new(base: Arc<dyn Disk>, rate: NonZeroU64, cancel: Cancel) -> Self {
+        Self { base, rate: rate.get(), cancel, free: Mutex::new(Instant::now()) }
     }
 
     /// Waits for the turn of `bytes` more.
@@ -90,7 +94,7 @@ mod tests {
     #[test]
     fn a_read_that_waits_can_be_stopped() {
         let cancel = Cancel::default();
-        let disk = Paced::new(Arc::new(VecDisk(vec![7; 100_000])), 1, cancel.clone());
+        let disk = Paced::new(Arc::new(VecDisk(vec![7; 100_000])), NonZeroU64::MIN, cancel.clone());
         let mut bytes = vec![0; 50_000];
         disk.read_at(&mut bytes, 0).unwrap();
         cancel.cancel();

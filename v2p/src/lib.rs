@@ -8,6 +8,7 @@
 //! | insist that the user means it | [`confirm`] |
 //! | see how the image will fit | [`plan`] |
 //! | write | [`write()`] |
+//! | have this machine's UEFI start it | [`add_boot_entry`] |
 //!
 //! What the disk will be is settled first, in memory, over the image: the partition table made to
 //! fit, and whatever [`write()`]'s caller has to change (drivers, boot configuration). That is kept
@@ -19,8 +20,9 @@
 //!
 //! * `target`: which disks may be overwritten.
 //! * `fit`: larger, smaller, other sectors; `fit/tools` runs the host's programs for file systems.
+//! * `boot_entry` writes to the variables of the firmware.
 //! * `write` is the job; `place` what it leaves for the next run.
-//! * `sized`: disks cut, padded and put together.
+//! * `resized`: disks cut, padded and put together.
 //!
 //! # Invariants
 //!
@@ -31,8 +33,7 @@
 //!
 //! # What is not here
 //!
-//! What makes the guest start on other hardware (`vdisk-fixup`), firmware boot entries, the command
-//! line.
+//! What makes the guest start on other hardware (`vdisk-fixup`), the command line.
 //!
 //! # Example
 //!
@@ -54,6 +55,7 @@
 //!     fit: FitOptions { grow: true, shrink: false },
 //!     options: String::new(),
 //!     state: PathBuf::from(".vm.vhdx.vdisk-v2p"),
+//!     rate_limit: None,
 //!     verify: true,
 //!     checkpoint: CHECKPOINT,
 //!     restart: false,
@@ -63,12 +65,14 @@
 //! # }
 //! ```
 
+mod boot_entry;
 mod fit;
 mod place;
-mod sized;
+mod resized;
 mod target;
 mod write;
 
+pub use boot_entry::{VARIABLES, add_boot_entry, insist_on_variables};
 pub use fit::FitOptions;
 pub use target::{choose, confirm};
 pub use write::{FitPlan, WriteReport, WriteRequest, plan, write};

@@ -3,6 +3,7 @@
 //! The first MiB, where the partition table stands, is emptied at the beginning and written last:
 //! a disk that was left half written has no partitions that anything could start from or mount.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,12 +12,13 @@ use vdisk::{
     Result, Watch, copy_into_by_steps, default_threads,
 };
 use vdisk_core::CowDisk;
-use vdisk_p2v::{DiskInfo, Machine};
+use vdisk_core::zeros::is_zero;
+use vdisk_p2v::{DiskInfo, Machine, Paced};
 use vdisk_parts::{Table, recognise};
 
 use crate::fit::{self, Fit, FitOptions, tools, with_scratch};
 use crate::place::{Phase, Place, State};
-use crate::sized::Sized;
+use crate::resized::Resized;
 use crate::target::choose;
 
 /// Bytes at the start that are written last.
@@ -43,6 +45,8 @@ pub struct WriteRequest {
     pub options: String,
     /// The folder for what a run that is cut off leaves.
     pub state: PathBuf,
+    /// Most bytes to write a second; zeros do not count.
+    pub rate_limit: Option<NonZeroU64>,
     /// Read back what was written.
     pub verify: bool,
     /// Bytes written between two flushes.
@@ -118,7 +122,7 @@ pub fn write(
                     shrunk,
                     &place.scratch(),
                 )?,
-                None => Arc::new(Sized { base: request.image.clone(), len: request.device.size }),
+                None => Arc::new(Resized { base: request.image.clone(), len: request.device.size }),
             };
             (state, changed(base, &changes)?)
         }
@@ -129,7 +133,7 @@ pub fn write(
         state.phase = Phase::Writing;
         state.done = 0;
     }
-    if state.done > 0 && !is_unfinished(&target)? {
+    if state.done > 0 && !is_as_left(&target, &*disk, &state)? {
         // Something else was written since, perhaps all over.
         state.done = 0;
     }
@@ -214,11 +218,17 @@ fn open_device(device: &DiskInfo) -> Result<ImageMut> {
         .hint("was another one plugged in? see: vdisk p2v --list"))
 }
 
-/// Whether the disk begins as this program leaves it until all else is written.
-fn is_unfinished(target: &ImageMut) -> Result<bool> {
-    let mut head = vec![0; usize::try_from(HEAD.min(target.len())).unwrap_or_default()];
-    target.read_at(&mut head, 0)?;
-    Ok(vdisk_core::zeros::is_zero(&head))
+/// Whether the disk begins as an earlier run left it: empty, or where all was written, as meant.
+fn is_as_left(target: &ImageMut, disk: &dyn Disk, state: &State) -> Result<bool> {
+    let now = head(target)?;
+    Ok(is_zero(&now) || state.done == disk.len() && now == head(disk)?)
+}
+
+/// The bytes that are written last.
+fn head(disk: &dyn Disk) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(HEAD.min(disk.len())).unwrap_or_default()];
+    disk.read_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 fn copy(
@@ -230,7 +240,8 @@ fn copy(
     watch: Watch<'_>,
 ) -> Result<u64> {
     let len = disk.len();
-    let head = HEAD.min(len);
+    let first = head(&**disk)?;
+    let head = first.len() as u64;
     if state.done < head {
         target.zero(0..head)?;
         target.zero(len.saturating_sub(HEAD)..len)?;
@@ -242,11 +253,13 @@ fn copy(
     let every = request.checkpoint;
     let checkpoints = Checkpoints { from: state.done, every, reached: &reached };
     let options = CopyOptions::default();
-    let copied = copy_into_by_steps(&**disk, target, false, checkpoints, &options, watch)?;
+    let source: Arc<dyn Disk> = match request.rate_limit {
+        Some(rate) => Arc::new(Paced::new(disk.clone(), rate, watch.cancel.clone())),
+        None => disk.clone(),
+    };
+    let copied = copy_into_by_steps(&*source, target, false, checkpoints, &options, watch)?;
     state.done = len;
     place.save(state)?;
-    let mut first = vec![0; usize::try_from(head).unwrap_or_default()];
-    disk.read_at(&mut first, 0)?;
     target.write_at(&first, 0)?;
     target.flush()?;
     Ok(copied.written + head)

@@ -66,6 +66,7 @@ fn request(folder: &TempDir, image: &Path, device: &Loop) -> WriteRequest {
         fit: FitOptions::default(),
         options: String::new(),
         state: folder.path().join("state"),
+        rate_limit: None,
         verify: true,
         checkpoint: MIB,
         restart: false,
@@ -266,6 +267,26 @@ fn a_write_that_was_cut_off_goes_on_with_the_same_changes() {
     assert_eq!(Some(now[1536 * 1024]), expected);
     assert_verified(&file);
     assert_sound(&folder, &file, 2 * MIB, 24 * MIB);
+}
+
+#[test]
+fn a_verification_that_was_cut_off_goes_on_without_writing() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(&folder, "gpt", 24);
+    let Some((file, device)) = disk(&folder, "disk", 40 * MIB, "512") else { return };
+    let request = request(&folder, &image, &device);
+    let cancel = Cancel::default();
+    let stop = StopAt(cancel.clone(), AtomicU64::new(50 * MIB));
+    let none = |_: Arc<dyn Disk>| Ok(Vec::new());
+    let error = write(&request, none, Watch { progress: &stop, cancel: &cancel }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    let report = write(&request, none, Watch::default()).unwrap();
+    assert_eq!((report.resumed_at, report.verified), (Some(40 * MIB), true));
+    drop(device);
+    assert_verified(&file);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use vdisk::{
     Disk, Error, ErrorKind, Format, NewImage, OpenOptions, Ranges, Result, default_threads,
     human_size,
 };
-use vdisk_fixup::{Plan, Target};
+use vdisk_fixup::{Plan, Recovered, Recovery, Target, recover_journals};
 use vdisk_guest::free::{FreeSpace, Scope, free_space};
 use vdisk_p2v::{Capture, CaptureReport, Frozen, Held, Hold, Machine, capture};
 
@@ -24,8 +24,8 @@ mod source;
 
 pub(super) use self::list::page;
 
-/// Some sectors could not be read.
-const IN_PART: u8 = 3;
+/// Something is not as it was asked for: sectors that could not be read, a definition not written.
+pub(super) const IN_PART: u8 = 3;
 
 pub(super) fn run(args: &P2vArgs, context: &Context<'_>) -> Result<Outcome> {
     let machine = Machine::default();
@@ -162,11 +162,14 @@ fn capture_one(
     };
     let held = frozen.as_ref().map(|frozen| frozen.held.clone());
     let progress = context.progress(false);
-    let mut plan = None;
+    let (mut plan, mut recovered) = (None, Vec::new());
     let report = capture(
         &request,
         |image| {
-            drop(frozen);
+            if frozen.is_some() {
+                drop(frozen);
+                recovered = recover(image, job.format, context)?;
+            }
             plan = prepare(image, job.format, args, context)?;
             Ok(())
         },
@@ -174,7 +177,8 @@ fn capture_one(
     )?;
     tell(source, job, &report, context);
     let whole = report.bad.count() == 0;
-    Ok((document(source, job, &report, left_out.as_ref(), held.as_deref(), plan.as_ref()), whole))
+    let live = held.as_deref().map(|held| (held, recovered.as_slice()));
+    Ok((document(source, job, &report, left_out.as_ref(), live, plan.as_ref()), whole))
 }
 
 /// Holds still what is mounted of a disk in use.
@@ -235,6 +239,24 @@ fn image(source: &Source, job: &Named, args: &P2vArgs) -> Result<NewImage> {
     Ok(new)
 }
 
+/// Does in the image what waits in the journals of file systems that were copied while they were
+/// in use.
+fn recover(image: &Path, format: Format, context: &Context<'_>) -> Result<Vec<Recovered>> {
+    let open = OpenOptions::new().format(format).in_one_session();
+    let found = open.open(image)?;
+    let sector = found.info().logical_sector.into();
+    let Recovery { changes, done, left, .. } = recover_journals(Arc::new(found), sector)?;
+    vdisk::edit(image, &open, &changes, false)?;
+    for Recovered { volume, blocks, orphans, .. } in &done {
+        let more = if *orphans { "; deleted files wait to be removed by the guest" } else { "" };
+        context.note(&format!("{volume}: {blocks} blocks of its journal are put in place{more}"));
+    }
+    for (volume, error) in &left {
+        context.note(&format!("warning: the journal of {volume} waits for the guest: {error}"));
+    }
+    Ok(done)
+}
+
 /// Makes the guest in the captured image what it is to become.
 fn prepare(
     image: &Path,
@@ -285,7 +307,7 @@ fn document(
     job: &Named,
     report: &CaptureReport,
     left_out: Option<&FreeSpace>,
-    held: Option<&[Held]>,
+    live: Option<(&[Held], &[Recovered])>,
     plan: Option<&Plan>,
 ) -> Value {
     json!({
@@ -301,7 +323,8 @@ fn document(
             "ranges": ranges(&report.bad),
             "map": report.map,
         },
-        "live": held,
+        "live": live.map(|(held, _)| held),
+        "recovered": live.map(|(_, recovered)| recovered),
         "plan": plan,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +11,12 @@ use serde_json::json;
 use vdisk::{Disk, Error, Format, Image, OpenOptions, Result, human_size};
 use vdisk_fixup::{Plan, Target};
 use vdisk_p2v::{DiskInfo, Machine};
-use vdisk_v2p::{FitOptions, WriteReport, WriteRequest, choose, confirm, write};
+use vdisk_v2p::{
+    FitOptions, WriteReport, WriteRequest, add_boot_entry, choose, confirm, insist_on_variables,
+    write,
+};
 
-use super::p2v::page;
+use super::p2v::{IN_PART, page};
 use super::{Context, Outcome, fixup, passage};
 use crate::args::V2pArgs;
 use crate::show;
@@ -21,6 +25,9 @@ pub(super) fn run(args: &V2pArgs, context: &Context<'_>) -> Result<Outcome> {
     let image = Arc::new(args.source.open_options().open(&args.image)?);
     let device = choose(&Machine::default(), &args.device)?;
     refuse_itself(&image, &device)?;
+    if args.boot_entry {
+        insist_on_variables(&args.efivars)?;
+    }
     let sector = u64::from(image.info().logical_sector);
     let fit = FitOptions { grow: args.grow, shrink: args.shrink };
     let target = (!args.as_is).then_some(Target::Physical);
@@ -31,6 +38,7 @@ pub(super) fn run(args: &V2pArgs, context: &Context<'_>) -> Result<Outcome> {
         fit,
         options: passage::as_text(&args.passage, target),
         state: args.state.clone().unwrap_or_else(|| beside(&args.image, &device)),
+        rate_limit: args.rate_limit.and_then(NonZeroU64::new),
         verify: !args.no_verify,
         checkpoint: args.passage.checkpoint,
         restart: args.passage.restart,
@@ -65,7 +73,21 @@ pub(super) fn run(args: &V2pArgs, context: &Context<'_>) -> Result<Outcome> {
     };
     let report = write(&request, prepare, context.watch(&*progress))?;
     reread(&request.device.path);
-    tell(args, &request.device, &report, done.as_ref(), context)
+    let entry = args.boot_entry.then(|| add_entry(args, &request.device, done.as_ref()));
+    let entry = entry.transpose().unwrap_or_else(|error| {
+        context.note(&format!("warning: the firmware got no boot entry: {error}"));
+        None
+    });
+    tell(args, &request.device, &report, done.as_ref(), entry.as_deref(), context)?;
+    let lacks_entry = args.boot_entry && entry.is_none();
+    Ok(if lacks_entry { Outcome::Code(IN_PART) } else { Outcome::Done })
+}
+
+/// Has this machine's firmware start the disk; the entry's name.
+fn add_entry(args: &V2pArgs, device: &DiskInfo, plan: Option<&Plan>) -> Result<String> {
+    let disk: Arc<dyn Disk> = Arc::new(OpenOptions::new().format(Format::Raw).open(&device.path)?);
+    let label = plan.and_then(|plan| plan.system.as_deref()).unwrap_or("vdisk");
+    add_boot_entry(&args.efivars, &disk, device.logical_sector_size, label)
 }
 
 fn planned(
@@ -191,10 +213,11 @@ fn tell(
     device: &DiskInfo,
     report: &WriteReport,
     plan: Option<&Plan>,
+    entry: Option<&str>,
     context: &Context<'_>,
-) -> Result<Outcome> {
+) -> Result<()> {
     if context.json() {
-        show::json(&json!({
+        return show::json(&json!({
             "schema": "vdisk.v2p/1",
             "image": args.image,
             "device": device.path,
@@ -203,9 +226,9 @@ fn tell(
             "resumed-at": report.resumed_at,
             "steps": report.steps,
             "verified": report.verified,
+            "boot-entry": entry,
             "plan": plan,
-        }))?;
-        return Ok(Outcome::Done);
+        }));
     }
     if let Some(at) = report.resumed_at {
         context.note(&format!("went on at {} of an earlier run", human_size(at)));
@@ -213,5 +236,8 @@ fn tell(
     report.steps.iter().for_each(|step| context.note(step));
     let verified = if report.verified { ", verified" } else { "" };
     context.remark(&format!("{} written{verified}", human_size(report.written)));
-    Ok(Outcome::Done)
+    if let Some(entry) = entry {
+        context.note(&format!("{entry} of this machine's firmware starts the disk from now on"));
+    }
+    Ok(())
 }

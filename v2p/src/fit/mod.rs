@@ -11,7 +11,7 @@ use vdisk_guest::free::{Scope, free_space};
 use vdisk_p2v::DiskInfo;
 use vdisk_parts::{Edit, Partition, Table, TableKind, VolumeKind, recognise};
 
-use crate::sized::{Sized, Spliced};
+use crate::resized::{Resized, Spliced};
 
 /// What a partition ends at, bytes.
 const ALIGNMENT: u64 = 1 << 20;
@@ -81,7 +81,7 @@ pub(crate) fn fit(
     insist_on_sectors(&table, device)?;
     let (has, len) = (disk.len(), device.size);
     let mut fit = Fit {
-        disk: Arc::new(Sized { base: disk.clone(), len }),
+        disk: Arc::new(Resized { base: disk.clone(), len }),
         changes: Vec::new(),
         steps: Vec::new(),
         grow: None,
@@ -141,8 +141,8 @@ pub(crate) fn with_scratch(
     scratch: &Path,
 ) -> Result<Arc<dyn Disk>> {
     let image = OpenOptions::new().format(vdisk::Format::Raw).open(scratch)?;
-    let part = Arc::new(Sized { base: Arc::new(image), len: shrunk.end - shrunk.start });
-    let base = Arc::new(Sized { base: disk, len });
+    let part = Arc::new(Resized { base: Arc::new(image), len: shrunk.end - shrunk.start });
+    let base = Arc::new(Resized { base: disk, len });
     Ok(Arc::new(Spliced { base, part, at: shrunk.start..shrunk.end }))
 }
 

@@ -8,12 +8,12 @@ use vdisk_core::disk::in_range;
 
 /// A disk of another length: cut, or with zeros behind its end.
 #[derive(Debug)]
-pub(crate) struct Sized {
+pub(crate) struct Resized {
     pub(crate) base: Arc<dyn Disk>,
     pub(crate) len: u64,
 }
 
-impl Disk for Sized {
+impl Disk for Resized {
     fn len(&self) -> u64 {
         self.len
     }
@@ -111,7 +111,7 @@ mod tests {
         let part = Arc::new(VecDisk(vec![255; 40]));
         let whole: Arc<dyn Disk> = Arc::new(Spliced { base, part, at: 50..90 });
         for len in [30, 60, 200, 260] {
-            let disk = Sized { base: whole.clone(), len };
+            let disk = Resized { base: whole.clone(), len };
             let mut model: Vec<u8> = (0..200).collect();
             model[50..90].fill(255);
             model.resize(len as usize, 0);
