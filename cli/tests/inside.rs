@@ -17,12 +17,12 @@ use std::process::Command;
 
 use common::Place;
 use serde_json::Value;
-use vdisk_testkit::loops::Loop;
+use vdisk_testkit::loops::{Loop, Mounted};
 use vdisk_testkit::lvm::Lvm;
-use vdisk_testkit::machines::{DATA, DISK, LINUX, LVM, Part, assemble_in, programs};
+use vdisk_testkit::machines::{DATA, DISK, LINUX, LVM, Part, assemble_in, linux_tree, programs};
 use vdisk_testkit::tools::{arg, must};
 use vdisk_testkit::tree::{Tree, assert_same_tree, digest, fill_with, tree_on_host};
-use vdisk_testkit::volumes::{Make, Volume, make, read_by_others};
+use vdisk_testkit::volumes::{Make, Volume, by_debugfs, make, read_by_others};
 
 const MIB: u64 = 1 << 20;
 
@@ -50,6 +50,8 @@ const FAT32_4K: Volume =
 struct Subject {
     /// As `vdisk` names it: a partition's number, or group and name.
     place: String,
+    /// The directory in it that others read: empty, or a subvolume as `/@`.
+    root: &'static str,
     volume: Volume,
     /// Its bytes alone.
     image: PathBuf,
@@ -122,6 +124,55 @@ fn lvm() {
         &[part(&files[0]), part(&files[1])]
     ));
     in_every_format(&place, 512, &subjects);
+}
+
+/// The root as installers make it: a subvolume that is mounted by default (SUSE, where an older
+/// system stands beside it), or one that the loader and `/etc/fstab` name.
+#[test]
+fn systems_in_subvolumes() {
+    let named = ["/@", "/@rootfs", "/root"];
+    for root in named.into_iter().chain(["/@/.snapshots/1/snapshot", "/other"]) {
+        let place = Place::new();
+        if !programs(&["mkfs.btrfs", "btrfs"]) || !make(&BTRFS, &place.path("disk.img"), None) {
+            return;
+        }
+        let Some(device) = Loop::attach(&place.path("disk.img"), &[]) else { return };
+        let Some(top) = Mounted::new(&device.path, &place.path("top")) else { return };
+        let at = |path: &str| format!("{}{path}", arg(&top.point));
+        let main = if root.starts_with("/@/") { "/@" } else { root };
+        must("btrfs", &["subvolume", "create", &at(main)]);
+        must("btrfs", &["subvolume", "create", &at("/@home")]);
+        fill_with(Path::new(&at(main)), 20);
+        linux_tree(Path::new(&at(main)));
+        if main != root {
+            must("btrfs", &["subvolume", "create", &at("/@/.snapshots")]);
+            std::fs::create_dir(at("/@/.snapshots/1")).unwrap();
+            must("btrfs", &["subvolume", "snapshot", &at("/@"), &at(root)]);
+            std::fs::write(at("/@/etc/hostname"), "older\n").unwrap();
+        }
+        std::fs::write(at(root) + "/etc/hostname", "newer\n").unwrap();
+        let is_default = !named.contains(&root);
+        if is_default {
+            must("btrfs", &["subvolume", "set-default", &at(root)]);
+        }
+        drop(top);
+        let point = place.path("root");
+        std::fs::create_dir(&point).unwrap();
+        let subvolume = format!("subvol={root}");
+        let options = if is_default { "ro" } else { &subvolume };
+        must("mount", &["-o", options, arg(&device.path), arg(&point)]);
+        let mounted = Mounted { point };
+        let tree = tree_on_host(&mounted.point);
+        drop((mounted, device));
+
+        let found = inventory(&place, "disk.img");
+        assert_eq!(found["systems"].as_array().unwrap().len(), 1, "{root}");
+        assert_eq!(found["systems"][0]["linux"]["root-subvolume"], root);
+        assert_eq!(found["systems"][0]["hostname"], "newer", "{root}");
+        let (place_in, image) = ("0".to_owned(), place.path("disk.img"));
+        let subject = Subject { place: place_in, root, volume: BTRFS, image, tree };
+        assert_files(&place, "disk.img", &subject);
+    }
 }
 
 /// Which bytes of the volumes stand where, as `lvs` says: physical volume, byte, bytes.
@@ -203,13 +254,7 @@ fn subject(place: &Place, name: String, volume: Volume) -> Option<Subject> {
     if volume.tool == Make::Ext {
         assert_same_tree(&by_debugfs(&image), &tree, "debugfs and the kernel");
     }
-    Some(Subject { place: name, volume, image, tree })
-}
-
-fn by_debugfs(image: &Path) -> Tree {
-    let folder = tempfile::tempdir().unwrap();
-    must("debugfs", &["-R", &format!("rdump / {}", arg(folder.path())), arg(image)]);
-    tree_on_host(folder.path())
+    Some(Subject { place: name, root: "", volume, image, tree })
 }
 
 /// Compares the raw disk `disk.img`, and what other formats make of it, alone and with a part of
@@ -336,9 +381,9 @@ fn assert_volume(subject: &Subject, found: &Value) {
 
 /// `ls`, `cat` and `extract` give the names and bytes that others read.
 fn assert_files(place: &Place, image: &str, subject: &Subject) {
-    let context = format!("{image}:{}", subject.place);
+    let context = format!("{image}:{}:{}", subject.place, subject.root);
     let f = options(image);
-    let listed = place.json(&format!("ls -R {f} {context}:/"));
+    let listed = place.json(&format!("ls -R {f} {context}/"));
     assert_eq!(listed["file-system"], subject.volume.kind, "{context}");
     let ours: Tree = listed["entries"].as_array().unwrap().iter().map(entry).collect();
     let theirs: Tree = subject
@@ -353,12 +398,12 @@ fn assert_files(place: &Place, image: &str, subject: &Subject) {
     assert_same_tree(&ours, &theirs, &context);
     for path in ["/small.txt", "/medium.bin", "/hole", "/empty"] {
         let mut command = place.command();
-        command.arg("cat").args(f.split_whitespace()).arg(format!("{context}:{path}"));
+        command.arg("cat").args(f.split_whitespace()).arg(format!("{context}{path}"));
         let done = command.output().unwrap();
-        assert!(done.status.success(), "{context}:{path}: {done:?}");
-        assert_eq!(digest(&done.stdout), subject.tree[path], "{context}:{path}");
+        assert!(done.status.success(), "{context}{path}: {done:?}");
+        assert_eq!(digest(&done.stdout), subject.tree[path], "{context}{path}");
     }
-    place.run(&format!("extract {f} {context}:/ out")).ok();
+    place.run(&format!("extract {f} {context}/ out")).ok();
     assert_same_tree(&tree_on_host(&place.path("out")), &subject.tree, &context);
     std::fs::remove_dir_all(place.path("out")).unwrap();
 }
