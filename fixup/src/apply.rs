@@ -1,6 +1,8 @@
 //! Carrying a plan out on an image: in one step, read back, with a report and the way back.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -141,10 +143,11 @@ fn write(path: &Path, report: &Report, overwrite: bool) -> Result<()> {
 
 fn read(path: &Path) -> Result<Report> {
     let failed = |error| Error::io(error, "read the report").in_file(path);
-    if std::fs::metadata(path).map_err(failed)?.len() > MOST {
+    let mut text = Vec::new();
+    File::open(path).map_err(failed)?.take(MOST + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > MOST {
         return Err(not_a_report(path));
     }
-    let text = std::fs::read(path).map_err(failed)?;
     let report: Report = serde_json::from_slice(&text).map_err(|_| not_a_report(path))?;
     if report.schema == SCHEMA { Ok(report) } else { Err(not_a_report(path)) }
 }

@@ -142,5 +142,16 @@ fn main() -> std::io::Result<()> {
         device[56] = 7;
         save("bcd", format!("device-{table}"), &device)?;
     }
+    let text = br#"{"schema":"vdisk.report/1","command":"strip","image":"disk.img","places":2,
+"bytes":8192,"undo":"disk.img.strip-1.undo","actions":[],"warnings":[],"refusals":[]}"#;
+    save("report", "text".into(), &[&[0, 0, 0, 9, 1, 77, 200], &text[..]].concat())?;
+    for first in [2u8, 3, 4, 5] {
+        let head = [first, 0, 0, 9, 1, 77, 200];
+        save("report", format!("plain-{first}"), &head)?;
+        for anchor in 0..12 {
+            let change = [0, anchor, 3, 0, 1];
+            save("report", format!("byte-{first}-{anchor}"), &[&head[..], &change].concat())?;
+        }
+    }
     Ok(())
 }

@@ -16,6 +16,7 @@ mod images;
 mod ops;
 mod parts;
 mod repair;
+mod report;
 mod seal;
 mod volumes;
 mod windows;
@@ -31,6 +32,7 @@ use images::{Base, open_vhd, open_vhdx, open_vmdk};
 pub use ops::chain_ops;
 pub use parts::{lvm, parts};
 pub use repair::repair;
+pub use report::report;
 pub use volumes::{fs_btrfs, fs_ext, fs_fat, fs_ntfs, fs_xfs};
 pub use windows::{bcd, inf};
 

@@ -301,7 +301,14 @@ impl Journal {
         if len > MOST {
             return Err(not_ours(path));
         }
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+        // Room for all of it is taken only for what begins as one.
+        let len = usize::try_from(len).unwrap_or_default();
+        let mut first = vec![0; FIRST_LINE.len().min(len)];
+        file.fetch(&mut first, 0, WHAT)?;
+        if first != FIRST_LINE.as_bytes() {
+            return Err(not_ours(path));
+        }
+        let mut bytes = vec![0; len];
         file.fetch(&mut bytes, 0, WHAT)?;
         Self::parse(&bytes).map(Some).ok_or_else(|| not_ours(path))
     }
