@@ -92,11 +92,23 @@ impl Sparse {
         let start = u64::from(block) * self.shape.block;
         let within = offset - start;
         let until = (end - start).min(self.shape.block).div_ceil(SECTOR);
+        self.ask_for(self.bitmaps.wanted(block));
         let bits = self.bitmaps.get(block, place.bitmap)?;
         let (present, until) = bits.run(to_usize(within / SECTOR), to_usize(until));
         let stop = (start + until as u64 * SECTOR).min(end);
         let data = LayerKind::Data { store: 0, at: place.data + within };
         Ok((stop, if present { data } else { nothing }))
+    }
+
+    /// Has the host read the bitmaps of `blocks`, without waiting for it.
+    fn ask_for(&self, blocks: Range<u32>) {
+        let Some(host) = self.store.host() else { return };
+        for block in blocks.start..blocks.end.min(self.bat.entries()) {
+            // What is wrong with an entry is told to whoever reads the block.
+            if let Ok(Some(place)) = self.block_at(block) {
+                host.will_need(place.bitmap, self.shape.bitmap);
+            }
+        }
     }
 
     /// The number of the block that holds guest byte `offset`.
