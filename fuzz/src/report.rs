@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use vdisk::{ErrorKind, OpenOptions};
-use vdisk_core::{Change, MemStore};
+use vdisk_core::{Change, MemStore, Store};
 use vdisk_testkit::exercise::{assert_error, patch};
 
 use crate::Head;
