@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use vdisk::{ErrorKind, OpenOptions};
+use vdisk::{ErrorKind, Format, OpenOptions};
 use vdisk_core::{Change, MemStore, Store};
 use vdisk_testkit::exercise::{assert_error, patch};
 
@@ -18,6 +18,10 @@ const TEXT: &str = r#"{"schema":"vdisk.report/1","command":"strip","image":"disk
 "bytes":8192,"undo":"disk.img.strip-1.undo","actions":[{"id":"windows.driver.start",
 "what":"w","where":"p","why":"y","before":null,"after":"0","reversible":true}],
 "warnings":[],"refusals":[{"id":"i","message":"m","hint":"h"}]}"#;
+
+fn raw() -> OpenOptions {
+    OpenOptions::new().format(Format::Raw)
+}
 
 /// A folder with an image that was edited: the image before and after, and the way back.
 struct Edited {
@@ -39,7 +43,7 @@ impl Edited {
             Change { offset: 40_000, bytes: vec![0xBB; 512] },
         ];
         let undo = image.with_file_name("made.undo");
-        vdisk::edit_undoable(&image, &OpenOptions::new(), &changes, false, &undo).expect("an edit");
+        vdisk::edit_undoable(&image, &raw(), &changes, false, &undo).expect("an edit");
         let read = |path: &Path| std::fs::read(path).expect("it was made");
         let (after, undo) = (read(&image), read(&undo));
         Self { _folder: folder, image, before, after, undo }
@@ -113,9 +117,9 @@ fn by_report(edited: &Edited, text: &[u8], undo: &[u8]) {
     edited.put(IMAGE, &edited.after);
     edited.put("disk.img.strip-1.undo", undo);
     let report = edited.put("disk.img.strip-1.json", text);
-    match vdisk_fixup::undo(&edited.image, &OpenOptions::new(), &report, false) {
+    match vdisk_fixup::undo(&edited.image, &raw(), &report, false) {
         Ok(_) => {
-            let again = vdisk_fixup::undo(&edited.image, &OpenOptions::new(), &report, false);
+            let again = vdisk_fixup::undo(&edited.image, &raw(), &report, false);
             let error = again.expect_err("it was taken back");
             assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
             assert_eq!(edited.now().len(), SIZE);
@@ -134,7 +138,7 @@ fn by_report(edited: &Edited, text: &[u8], undo: &[u8]) {
 fn by_journal(edited: &Edited, journal: &[u8]) {
     edited.put(IMAGE, &edited.before);
     let path = edited.put(".disk.img.vdisk-edit", journal);
-    match vdisk::finish_edit(&edited.image, &OpenOptions::new()) {
+    match vdisk::finish_edit(&edited.image, &raw()) {
         Ok(done) => {
             assert!(done.is_some() && !path.exists());
             assert_eq!(edited.now().len(), SIZE);
