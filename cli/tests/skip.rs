@@ -10,12 +10,17 @@
 
 mod common;
 
-use std::os::unix::fs::FileExt;
+use std::fs;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
-use common::Place;
+use common::{Place, attributes};
 use serde_json::json;
-use vdisk_testkit::tools::{arg, must, skip};
+use vdisk_testkit::loops::{Loop, Mounted};
+use vdisk_testkit::machines::{DATA, DISK, LINUX, Part, assemble, programs};
+use vdisk_testkit::tools::{arg, must, said, skip};
+use vdisk_testkit::tree::fill_with;
 
 const MIB: u64 = 1 << 20;
 
@@ -120,4 +125,163 @@ fn what_was_not_closed_in_order_is_refused() {
     assert!(!place.path("out.vhdx").exists());
     assert!(place.read("disk.img") == before);
     place.run("convert -f raw --skip-free -b x disk.img out.vhdx").code(64);
+}
+
+/// A file system under test: its maker, and how it is mounted for filling and for looking.
+struct Kind {
+    name: &'static str,
+    mib: u64,
+    maker: &'static [&'static str],
+    read_write: &'static [&'static str],
+    read_only: &'static [&'static str],
+    is_unix: bool,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "ext4",
+        mib: 48,
+        maker: &["mke2fs", "-q", "-F", "-t", "ext4", "-I", "256"],
+        read_write: &["mount", "-t", "ext4", "-o", "acl,user_xattr"],
+        read_only: &["mount", "-t", "ext4", "-o", "ro,noload,acl,user_xattr"],
+        is_unix: true,
+    },
+    Kind {
+        name: "xfs",
+        mib: 320,
+        maker: &["mkfs.xfs", "-q", "-f"],
+        read_write: &["mount", "-t", "xfs", "-o", "nouuid"],
+        read_only: &["mount", "-t", "xfs", "-o", "ro,norecovery,nouuid"],
+        is_unix: true,
+    },
+    Kind {
+        name: "ntfs",
+        mib: 48,
+        maker: &["mkntfs", "-q", "-F", "-p", "0", "-H", "255", "-S", "63"],
+        read_write: &["ntfs-3g", "-o", "permissions,acl,streams_interface=xattr"],
+        read_only: &["ntfs-3g", "-o", "ro,permissions,acl,streams_interface=xattr"],
+        is_unix: false,
+    },
+    Kind {
+        name: "fat32",
+        mib: 48,
+        maker: &["mkfs.vfat", "-F", "32", "-s", "1"],
+        read_write: &["mount", "-t", "vfat", "-o", "iocharset=utf8"],
+        read_only: &["mount", "-t", "vfat", "-o", "ro,iocharset=utf8"],
+        is_unix: false,
+    },
+];
+
+/// Mounts a device by the program of its kind.
+fn mount(line: &[&str], device: &Path, point: &Path) -> Option<Mounted> {
+    fs::create_dir_all(point).unwrap();
+    let done = Command::new(line[0]).args(&line[1..]).args([device, point]).output().unwrap();
+    if done.status.success() {
+        return Some(Mounted { point: point.to_owned() });
+    }
+    skip(if line[0] == "mount" { "loop" } else { line[0] }, &said(&done));
+    None
+}
+
+/// Files with all that their file system keeps beside content, between junk in what is free.
+fn put_files(kind: &Kind, root: &Path) {
+    // What was written and removed again stays where it was.
+    let junk = vec![0xA5; 1 << 20];
+    for number in 0..kind.mib / 2 {
+        fs::write(root.join(format!("junk{number}")), &junk).unwrap();
+    }
+    fs::create_dir(root.join("files")).unwrap();
+    if kind.is_unix {
+        fill_with(&root.join("files"), 60);
+    } else {
+        let temp = tempfile::tempdir().unwrap();
+        fill_with(temp.path(), 60);
+        fs::remove_dir_all(temp.path().join("links")).unwrap();
+        must("cp", &["-r", &format!("{}/.", arg(temp.path())), arg(&root.join("files"))]);
+    }
+    for number in 0..kind.mib / 2 {
+        fs::remove_file(root.join(format!("junk{number}"))).unwrap();
+    }
+    let script = include_str!("common/decorate.py");
+    must("python3", &["-c", script, kind.name, arg(&root.join("files"))]);
+    if kind.is_unix {
+        symlink("small.txt", root.join("files/a link")).unwrap();
+        must("mknod", &["-m", "640", arg(&root.join("files/null")), "c", "1", "3"]);
+        must("mkfifo", &[arg(&root.join("files/pipe"))]);
+    }
+}
+
+/// The trees of a disk, one a partition, as this machine mounts them.
+fn trees(
+    place: &Place,
+    disk: &str,
+) -> Option<Vec<std::collections::BTreeMap<String, [serde_json::Value; 3]>>> {
+    let mut at = MIB;
+    let mut found = Vec::new();
+    for kind in KINDS {
+        let (offset, size) = (at.to_string(), (kind.mib * MIB).to_string());
+        let more = ["--read-only", "--offset", &offset, "--sizelimit", &size];
+        let device = Loop::attach(&place.path(disk), &more)?;
+        let mounted = mount(kind.read_only, &device.path, &place.path("looked"))?;
+        found.push(attributes(&mounted.point));
+        at += kind.mib * MIB;
+    }
+    Some(found)
+}
+
+/// Every file of every file system, with all that it keeps beside content, comes through a copy and
+/// a compaction that leave out what is free.
+#[test]
+fn trees_are_the_same_with_their_attributes() {
+    let makers: Vec<&str> = KINDS.iter().map(|kind| kind.maker[0]).collect();
+    if !programs(&makers) || !programs(&["sfdisk", "ntfs-3g", "python3"]) {
+        return;
+    }
+    let place = Place::new();
+    for kind in KINDS {
+        let image = place.path(kind.name);
+        fs::File::create(&image).and_then(|file| file.set_len(kind.mib * MIB)).unwrap();
+        must(kind.maker[0], &[&kind.maker[1..], &[arg(&image)]].concat());
+        let Some(device) = Loop::attach(&image, &[]) else { return };
+        let Some(mounted) = mount(kind.read_write, &device.path, &place.path("filled")) else {
+            return;
+        };
+        put_files(kind, &mounted.point);
+        drop(mounted);
+    }
+    let images: Vec<_> = KINDS.iter().map(|kind| place.path(kind.name)).collect();
+    let part = |(kind, content)| Part { kind, more: "", content };
+    let types = [LINUX, LINUX, DATA, DATA];
+    let parts: Vec<_> = types.into_iter().zip(images.iter().map(AsRef::as_ref)).map(part).collect();
+    assemble(&place.path("disk.img"), "gpt", DISK, &parts);
+
+    let Some(before) = trees(&place, "disk.img") else { return };
+    for (kind, tree) in KINDS.iter().zip(&before) {
+        assert!(tree.len() > 60, "{}: {tree:?}", kind.name);
+    }
+    let told = place.run("convert -f raw --skip-free disk.img small.vhdx --output json").code(0);
+    for (number, kind) in KINDS.iter().enumerate() {
+        let skipped = &told.json()["skipped"][number];
+        let free = skipped["free"].as_u64().unwrap();
+        assert!(free > kind.mib * MIB / 2, "{}: {skipped}", kind.name);
+    }
+    place.run("convert small.vhdx copied.img").ok();
+    place.run("convert -f raw disk.img whole.vhdx").ok();
+    place.run("compact --skip-free whole.vhdx").code(0);
+    place.run("convert whole.vhdx compacted.img").ok();
+    for after in ["copied.img", "compacted.img"] {
+        let after_trees = trees(&place, after).unwrap();
+        for (kind, (old, new)) in KINDS.iter().zip(before.iter().zip(&after_trees)) {
+            assert_eq!(old.keys().collect::<Vec<_>>(), new.keys().collect::<Vec<_>>());
+            for (path, told) in old {
+                assert_eq!(new[path], *told, "{after}: {}: {path}", kind.name);
+            }
+        }
+        // The junk is gone: nothing is left of it but what stood in too small holes.
+        let junk = vec![0xA5; 1 << 17];
+        let bytes = place.read(after);
+        let left = bytes.chunks_exact(junk.len()).filter(|chunk| *chunk == junk).count();
+        assert!(left < 8, "{after}: {left} pieces of junk");
+        fs::remove_file(place.path(after)).unwrap();
+    }
 }

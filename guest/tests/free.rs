@@ -42,6 +42,10 @@ const MORE: &[Volume] = &[
     Volume { tool: Make::Ext, kind: "ext4", mib: 600, args: &["-t", "ext4", "-O", "bigalloc"] },
     Volume { tool: Make::Ext, kind: "ext2", mib: 64, args: &["-t", "ext2", "-r", "0"] },
     Volume { tool: Make::Ntfs, kind: "ntfs", mib: 400, args: &[] },
+    // Clusters larger than blocks of directories.
+    Volume { tool: Make::Ntfs, kind: "ntfs", mib: 60, args: &["-c", "8192"] },
+    Volume { tool: Make::Ntfs, kind: "ntfs", mib: 120, args: &["-c", "65536"] },
+    Volume { tool: Make::Ntfs, kind: "ntfs", mib: 200, args: &["-c", "2097152"] },
     Volume { tool: Make::Fat, kind: "fat32", mib: 300, args: &["-F", "32"] },
 ];
 
