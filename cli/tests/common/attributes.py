@@ -1,19 +1,19 @@
 # What this machine tells of all paths below a folder, as JSON: see `attributes` in mod.rs.
-import fcntl, hashlib, json, os, stat, struct, sys
+import ctypes, hashlib, json, os, stat, struct, sys
 
-NTFS = ["acl", "attrib", "attrib_be", "times", "crtime", "reparse_data", "object_id", "dos_name", "ea"]
-FAT_IOCTL_GET_ATTRIBUTES = 0x80047210
+NTFS = [b"acl", b"attrib", b"times", b"reparse_data", b"object_id", b"dos_name", b"ea"]
+libc = ctypes.CDLL("libc.so.6")
 
 
 def extended(path):
     names = os.listxattr(path, follow_symlinks=False)
     found = {os.fsdecode(n): os.getxattr(path, n, follow_symlinks=False).hex() for n in names}
-    # ntfs-3g does not list its own.
-    for name in ["system.ntfs_" + name for name in NTFS]:
-        try:
-            found[name] = os.getxattr(path, name, follow_symlinks=False).hex()
-        except OSError:
-            pass
+    # ntfs-3g does not list its own, and gives them to those who have room for them at once.
+    room = ctypes.create_string_buffer(1 << 16)
+    for name in [b"system.ntfs_" + name for name in NTFS]:
+        there = libc.lgetxattr(path, name, room, len(room))
+        if there >= 0:
+            found[name.decode()] = room.raw[:there].hex()
     return found
 
 
@@ -32,17 +32,12 @@ def layout(file, size):
 
 def content(path, this):
     if stat.S_ISLNK(this.st_mode):
-        return os.fsdecode(os.readlink(path)), None, None
+        return os.fsdecode(os.readlink(path)), None
     if not stat.S_ISREG(this.st_mode):
-        return "", None, None
+        return "", None
     with open(path, "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
-        runs = layout(file.fileno(), this.st_size)
-        try:
-            fat = fcntl.ioctl(file, FAT_IOCTL_GET_ATTRIBUTES, bytes(4)).hex()
-        except OSError:
-            fat = None
-    return digest, runs, fat
+        return digest, layout(file.fileno(), this.st_size)
 
 
 found = {}
@@ -50,10 +45,10 @@ for folder, folders, files in os.walk(os.fsencode(sys.argv[1])):
     for name in [b"."] + files + [n for n in folders if os.path.islink(os.path.join(folder, n))]:
         path = os.path.normpath(os.path.join(folder, name))
         this = os.lstat(path)
-        digest, runs, fat = content(path, this)
+        digest, runs = content(path, this)
         key = "/" + os.path.relpath(os.fsdecode(path), sys.argv[1])
         found[key] = [
-            [this.st_mode, this.st_uid, this.st_gid, this.st_rdev, extended(path), fat],
+            [this.st_mode, this.st_uid, this.st_gid, this.st_rdev, extended(path)],
             [this.st_nlink, this.st_mtime_ns, digest],
             [this.st_ino, this.st_size, this.st_ctime_ns, this.st_blocks, runs],
         ]

@@ -203,7 +203,7 @@ pub fn windows(name: &str) -> Option<Place> {
 }
 
 /// What the host tells of each path below `root`: what stays when content changes (kind, mode, owner,
-/// device, extended attributes, those of NTFS and FAT); links, time and content; and what only a
+/// device, extended attributes, those of NTFS); links, time and content; and what only a
 /// copy of all blocks keeps (inode, other times, where the content has holes).
 pub fn attributes(root: &Path) -> BTreeMap<String, [Value; 3]> {
     const SCRIPT: &str = include_str!("attributes.py");
