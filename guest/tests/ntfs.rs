@@ -25,7 +25,7 @@ use vdisk_guest::fs::{Edit, GuestFs, GuestFsMut, Unix, open as open_fs, open_mut
 use vdisk_guest::ntfs::{INDEX_ALLOCATION, Ntfs};
 use vdisk_testkit::tools::{arg, must, said};
 use vdisk_testkit::tree::{assert_same_tree, digest, fill, tree_on_host};
-use vdisk_testkit::volumes::{Make, Volume, judge, make, mounted, read_by_others};
+use vdisk_testkit::volumes::{Make, Volume, judge, make, mounted, read_by_others, scattered};
 
 const UNIX: Unix = Unix { mode: 0o644, uid: 0, gid: 0 };
 
@@ -102,31 +102,9 @@ fn clusters_larger_than_blocks_of_directories() {
     }
 }
 
-/// A volume with a directory whose index is in so many pieces that several file records tell of
-/// them, as System32 of a Windows that was often updated; it holds a file with clusters, `hive`, and
-/// the directory `drivers`. `false` where it cannot be made.
+/// As `scattered` makes it, and several records tell of an index.
 fn in_pieces(image: &Path) -> bool {
-    const NAMES: usize = 2400;
-    let made = make(&volume(16, &["-c", "512"]), image, None)
-        && mounted(Make::Ntfs, image, false, |root| {
-            let system = root.join("Windows/System32");
-            fs::create_dir_all(system.join("drivers")).unwrap();
-            (0..200).for_each(|n| fs::create_dir_all(root.join(format!("between/{n}"))).unwrap());
-            fs::write(system.join("drivers/ntfs.sys"), [1; 3000]).unwrap();
-            fs::write(system.join("hive"), [2; 90_000]).unwrap();
-            fs::write(root.join("ballast"), vec![4; 1 << 20]).unwrap();
-            let name = |number: &usize| root.join(format!("between/{}/{number}", number / 60));
-            let count = (0..).take_while(|n| fs::write(name(n), [3; 700]).is_ok()).count();
-            // Holes for the index to grow into.
-            (0..count).step_by(2).for_each(|number| fs::remove_file(name(&number)).unwrap());
-            for number in 0..NAMES {
-                let name = format!("{:0>100}.dll", number * 7919 % NAMES);
-                fs::write(system.join(name), "").unwrap();
-            }
-            // Room for what the tests do.
-            fs::remove_file(root.join("ballast")).unwrap();
-            (count - 500..count).for_each(|number| drop(fs::remove_file(name(&number))));
-        });
+    let made = scattered(image);
     if made {
         let ntfs = Ntfs::open(common::disk(image)).unwrap();
         let is_in_pieces = |number| {

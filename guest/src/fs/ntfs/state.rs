@@ -18,7 +18,7 @@ const INFORMATION: usize = 64;
 /// Bytes of the head of a hibernation file.
 const HEAD: usize = 4096;
 /// Bytes of the journal that are looked at in one go.
-const LOG_PIECE: usize = 1 << 16;
+const LOG_PIECE: usize = 1 << 20;
 
 impl Ntfs {
     pub(super) fn state(&self) -> Result<FsState> {
