@@ -5,7 +5,8 @@
 //!
 //! Paths are bytes, with `/` between names, from the root of the volume: Linux names are bytes,
 //! NTFS and FAT names are UTF-8 here. Names are compared as the file system does (NTFS and FAT:
-//! without regard to case). Links inside a path are followed, never out of the volume.
+//! without regard to case). Links inside a path are followed, never out of the volume; an absolute
+//! one begins at the top of the Btrfs subvolume that it is in.
 
 mod btrfs;
 mod device;
@@ -21,6 +22,7 @@ mod volume;
 mod xfs;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -34,6 +36,9 @@ use edit::Editor;
 use recognise::recognise;
 use text::shown;
 use volume::Volume;
+
+/// A run of a file: its first byte in the file, and its bytes on the disk.
+type Place = (u64, Range<u64>);
 
 /// The file systems that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

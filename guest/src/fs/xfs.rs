@@ -19,7 +19,7 @@ use super::guard::guarded;
 use super::resolve::split;
 use super::text::unix_time;
 use super::volume::{Driver, Vitals};
-use super::{DirEntry, Edit, FileKind, FsState, Stat, Unix};
+use super::{DirEntry, Edit, FileKind, FsState, Place, Stat, Unix};
 
 pub(super) struct Xfs(Filesystem);
 
@@ -104,7 +104,7 @@ impl Driver for Xfs {
 ///
 /// # Errors
 /// As reading the file.
-pub(crate) fn places(disk: Arc<dyn Disk>, path: &[u8]) -> Result<Option<Vec<(u64, Range<u64>)>>> {
+pub(crate) fn places(disk: Arc<dyn Disk>, path: &[u8]) -> Result<Option<Vec<Place>>> {
     let device = Device::read_only(disk);
     device.run(0, || {
         let xfs = Filesystem::mount(device.clone()).map_err(error)?;
