@@ -172,6 +172,9 @@ fn systems_in_subvolumes() {
         let (place_in, image) = ("0".to_owned(), place.path("disk.img"));
         let subject = Subject { place: place_in, root, volume: BTRFS, image, tree };
         assert_files(&place, "disk.img", &subject);
+        // An absolute link begins at the top of its subvolume.
+        let read = place.run(&format!("cat -f raw disk.img:0:{root}/links/absolute")).ok();
+        assert_eq!(read.out, "small\n", "{root}");
     }
 }
 

@@ -24,30 +24,6 @@ use vdisk_testkit::machines::{Part, assemble, programs};
 use vdisk_testkit::tools::{arg, must, sha256_file};
 use vdisk_testkit::tree::fill;
 
-/// What is told of each path: kind, mode, owner, device, links, size, times, extended attributes,
-/// content.
-const LIST: &str = r#"
-import hashlib, json, os, stat, sys
-found = {}
-for folder, folders, files in os.walk(os.fsencode(sys.argv[1])):
-    for name in [b"."] + files + [n for n in folders if os.path.islink(os.path.join(folder, n))]:
-        path = os.path.normpath(os.path.join(folder, name))
-        this = os.lstat(path)
-        attributes = {os.fsdecode(n): os.getxattr(path, n, follow_symlinks=False).hex()
-                      for n in os.listxattr(path, follow_symlinks=False)}
-        content = ""
-        if stat.S_ISREG(this.st_mode):
-            content = hashlib.sha256(open(path, "rb").read()).hexdigest()
-        elif stat.S_ISLNK(this.st_mode):
-            content = os.fsdecode(os.readlink(path))
-        key = "/" + os.path.relpath(os.fsdecode(path), sys.argv[1])
-        found[key] = [
-            [this.st_mode, this.st_uid, this.st_gid, this.st_rdev, attributes],
-            [this.st_nlink, this.st_mtime_ns, content],
-        ]
-json.dump(found, sys.stdout)
-"#;
-
 type Files = BTreeMap<String, [Value; 2]>;
 
 /// The guest's files, with what only its own file system keeps.
@@ -106,7 +82,8 @@ fn files(place: &Place, disk: &str, kind: &str) -> Files {
     let options = if kind == "xfs" { "ro,nouuid,norecovery" } else { "ro,noload" };
     must("mount", &["-t", kind, "-o", options, arg(&device.path), arg(folder.path())]);
     let _mounted = Mounted { point: folder.path().to_owned() };
-    serde_json::from_str(&must("python3", &["-c", LIST, arg(folder.path())])).unwrap()
+    let all = common::attributes(folder.path()).into_iter();
+    all.map(|(path, [lasting, content, _])| (path, [lasting, content])).collect()
 }
 
 fn partition(place: &Place, disk: &str, more: &[&str]) -> Option<Loop> {

@@ -36,7 +36,7 @@ fn main() -> std::io::Result<()> {
     let text = b"vg { id = \"g\" seqno = 3 extent_size = 8 physical_volumes { p { id = \"abcdef-ghij-klmn-opqr-stuv-wxyz-012345\" pe_start = 256 pe_count = 99 } } logical_volumes { a { status = [\"VISIBLE\"] segment1 { start_extent = 0 extent_count = 4 type = \"striped\" stripe_count = 2 stripe_size = 8 stripes = [\"p\", 0, \"p\", 9] } } s { segment1 { type = \"snapshot\" origin = \"a\" cow_store = \"b\" } } } }";
     save("lvm", "text".into(), &[&[3, 0, 0, 9, 1, 77, 200], &text[..]].concat())?;
     for target in ["fs_ntfs", "fs_ext", "fs_fat", "fs_xfs", "fs_btrfs"] {
-        for first in 0..6u8 {
+        for first in 0..8u8 {
             save(target, format!("plain-{first}"), &[first])?;
             for sector in 0..16 {
                 let change = [first, sector * 5, 0, sector * 13, 0, sector, 3];

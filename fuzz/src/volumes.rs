@@ -9,12 +9,14 @@
 //! ```
 
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use vdisk_core::disk::ZeroDisk;
 use vdisk_core::{CowDisk, Disk};
 use vdisk_guest::fs::{Edit, FileKind, GuestFs, Unix, open, open_mut};
+use vdisk_testkit::volumes::{Make, Volume, scattered};
 
 /// A volume, and the sectors of it that hold something.
 struct Base {
@@ -22,19 +24,36 @@ struct Base {
     used: Vec<u64>,
 }
 
+static NTFS: [OnceLock<Option<Base>>; 4] = [const { OnceLock::new() }; 4];
+
+/// Makes the volumes of NTFS, which takes longer than an input may.
+pub fn make_ntfs() {
+    (0..NTFS.len()).for_each(|which| _ = ntfs(which));
+}
+
 /// NTFS.
 pub fn fs_ntfs(input: &[u8]) {
-    static BASES: [OnceLock<Option<Base>>; 2] = [const { OnceLock::new() }; 2];
+    let which = usize::from(input.first().copied().unwrap_or_default() >> 1) % NTFS.len();
+    run(input, ntfs(which), |_, _| ());
+}
+
+fn ntfs(which: usize) -> &'static Option<Base> {
     let small = ["-q", "-F", "-p", "0", "-H", "255", "-S", "63", "-c", "512"];
     // In sectors that the crate is not shown.
     let large = ["-q", "-F", "-p", "0", "-H", "255", "-S", "63", "-s", "4096"];
-    let second = input.first().is_some_and(|first| first & 2 != 0);
-    let base = if second {
-        BASES[1].get_or_init(|| make("mkntfs", &large, 16))
-    } else {
-        BASES[0].get_or_init(|| make("mkntfs", &small, 4))
-    };
-    run(input, base, |_, _| ());
+    NTFS[which].get_or_init(|| match which {
+        0 => make("mkntfs", &small, 4),
+        1 => make("mkntfs", &large, 16),
+        2 => made_by(scattered),
+        // In clusters that are larger than blocks of directories.
+        _ => made_by(|image| {
+            let source = tempfile::tempdir().expect("a folder");
+            vdisk_testkit::tree::fill(source.path());
+            let args = &["-c", "65536"];
+            let volume = Volume { tool: Make::Ntfs, kind: "ntfs", mib: 40, args };
+            vdisk_testkit::volumes::make(&volume, image, Some(source.path()))
+        }),
+    })
 }
 
 /// ext2 and ext4.
@@ -85,18 +104,7 @@ fn make(program: &str, args: &[&str], mib: u64) -> Option<Base> {
         eprintln!("SKIPPED({program}): it does not work here");
         return None;
     }
-    let disk = Arc::new(CowDisk::new(Arc::new(ZeroDisk(mib << 20)), 128 << 20));
-    let written = |piece: &[u8]| piece.iter().any(|byte| *byte != 0);
-    // In pieces, since the fuzzer's memory is bounded.
-    let mut piece = vec![0; 1 << 16];
-    for start in (0..mib << 20).step_by(piece.len()) {
-        file.as_file().read_exact_at(&mut piece, start).expect("it was made");
-        for (page, offset) in piece.chunks(4096).zip((start..).step_by(4096)) {
-            if written(page) {
-                disk.write_at(page, offset).expect("inside");
-            }
-        }
-    }
+    let disk = load(file.as_file());
     if let Ok(Some(mut fs)) = open_mut(disk.clone()) {
         let unix = Unix { mode: 0o644, uid: 0, gid: 0 };
         let _ = fs.apply(&Edit::CreateDir { path: b"/folder", unix });
@@ -107,19 +115,53 @@ fn make(program: &str, args: &[&str], mib: u64) -> Option<Base> {
         }
         let _ = fs.apply(&Edit::Create { path: b"/file", content: &[7; 70_000], unix });
     }
-    let used = disk
-        .changes()
+    Some(Base { used: used(&disk), disk })
+}
+
+/// A volume that others make and fill; `None` where they cannot.
+fn made_by(maker: impl FnOnce(&Path) -> bool) -> Option<Base> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    maker(file.path()).then(|| {
+        let file = std::fs::File::open(file.path()).expect("it was made");
+        let disk = load(&file);
+        Base { used: used(&disk), disk }
+    })
+}
+
+fn written(piece: &[u8]) -> bool {
+    piece.iter().any(|byte| *byte != 0)
+}
+
+/// What is not zero in a file.
+fn load(file: &std::fs::File) -> Arc<CowDisk> {
+    let len = file.metadata().expect("it was made").len();
+    let disk = Arc::new(CowDisk::new(Arc::new(ZeroDisk(len)), 128 << 20));
+    // In pieces, since the fuzzer's memory is bounded.
+    let mut piece = vec![0; 1 << 16];
+    for start in (0..len).step_by(piece.len()) {
+        file.read_exact_at(&mut piece, start).expect("it was made");
+        for (page, offset) in piece.chunks(4096).zip((start..).step_by(4096)) {
+            if written(page) {
+                disk.write_at(page, offset).expect("inside");
+            }
+        }
+    }
+    disk
+}
+
+/// The sectors that hold something, but for content of files that is one byte again and again.
+fn used(disk: &CowDisk) -> Vec<u64> {
+    disk.changes()
         .expect("memory")
         .iter()
         .flat_map(|change| {
             let sectors = change.bytes.chunks(512).enumerate();
             sectors
-                .filter(|(_, sector)| written(sector))
+                .filter(|(_, sector)| sector.iter().any(|byte| *byte != sector[0]))
                 .map(|(number, _)| change.offset + number as u64 * 512)
                 .collect::<Vec<_>>()
         })
-        .collect();
-    Some(Base { disk, used })
+        .collect()
 }
 
 fn run(input: &[u8], base: &Option<Base>, seal: impl Fn(&CowDisk, u64)) {
@@ -153,6 +195,8 @@ fn run(input: &[u8], base: &Option<Base>, seal: impl Fn(&CowDisk, u64)) {
         Edit::Create { path: b"/folder/new", content: &[1; 3000], unix },
         Edit::Replace { path: b"/file", content: &[2; 90_000] },
         Edit::Remove { path: b"/folder/a file with a longer name 9" },
+        Edit::Write { path: b"/Windows/System32/hive", offset: 80_000, data: &[3; 30_000] },
+        Edit::Create { path: b"/Windows/System32/drivers/new", content: &[4; 3000], unix },
     ] {
         let before = disk.changes().expect("memory");
         if fs.apply(&edit).is_err() {

@@ -9,8 +9,8 @@
 //! [`GuestFsMut`](fs::GuestFsMut), whose changes are in that disk's memory alone: carrying them to
 //! the image in one step that a power cut cannot tear is another part's work.
 //!
-//! The file systems themselves are other people's crates, young ones, so nothing they do is taken
-//! on trust:
+//! The file systems themselves, but for the reading of NTFS, are other people's crates, young ones,
+//! so nothing they do is taken on trust:
 //!
 //! | file | does |
 //! | --- | --- |
@@ -20,7 +20,7 @@
 //! | `fs/resolve.rs` | links, followed inside the volume only |
 //! | `fs/edit.rs` | a change is made on a copy, read back by a fresh reader, then kept |
 //! | `fs/recognise.rs` | which adapter reads a volume |
-//! | `ntfs/` | NTFS below its files |
+//! | `ntfs/` | NTFS, read by ourselves; its adapter uses a crate for changes only |
 //! | `journal/` | the journal of ext3 and ext4, replayed; the log of a frozen XFS, ended |
 //! | `location.rs` | `IMAGE:PARTITION:/path` |
 //! | `extract.rs` | files and trees to the host |

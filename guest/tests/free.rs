@@ -42,6 +42,10 @@ const MORE: &[Volume] = &[
     Volume { tool: Make::Ext, kind: "ext4", mib: 600, args: &["-t", "ext4", "-O", "bigalloc"] },
     Volume { tool: Make::Ext, kind: "ext2", mib: 64, args: &["-t", "ext2", "-r", "0"] },
     Volume { tool: Make::Ntfs, kind: "ntfs", mib: 400, args: &[] },
+    // Clusters larger than blocks of directories.
+    Volume { tool: Make::Ntfs, kind: "ntfs", mib: 60, args: &["-c", "8192"] },
+    Volume { tool: Make::Ntfs, kind: "ntfs", mib: 120, args: &["-c", "65536"] },
+    Volume { tool: Make::Ntfs, kind: "ntfs", mib: 200, args: &["-c", "2097152"] },
     Volume { tool: Make::Fat, kind: "fat32", mib: 300, args: &["-F", "32"] },
 ];
 
@@ -191,22 +195,40 @@ fn swap_files_go_only_when_asked() {
     }
     let asleep = fs::OpenOptions::new().write(true).open(source.join("asleep")).unwrap();
     asleep.write_all_at(b"S1SUSPEND\0", 4086).unwrap();
-    let volume = Volume { tool: Make::Ext, kind: "ext4", mib: 64, args: &["-t", "ext4"] };
     let image = folder.path().join("image");
-    if !make(&volume, &image, Some(&source)) {
-        return;
+    for volume in [
+        Volume { tool: Make::Ext, kind: "ext4", mib: 64, args: &["-t", "ext4"] },
+        Volume { tool: Make::Xfs, kind: "xfs", mib: 320, args: &["-m", "reflink=1"] },
+    ] {
+        if make(&volume, &image, Some(&source)) {
+            only_the_swap_file_goes(&volume, &image);
+        }
     }
-    let (free, all) = (free_of(&image, Scope::Free), free_of(&image, Scope::All));
+}
+
+fn only_the_swap_file_goes(volume: &Volume, image: &Path) {
+    if volume.tool == Make::Xfs {
+        // Of another's blocks nothing goes.
+        mounted(volume.tool, image, false, |root| {
+            let (swap, copy) = (root.join("asleep"), root.join("copy"));
+            must("cp", &["--reflink=always", arg(&swap), arg(&copy)]);
+            let order = fs::OpenOptions::new().write(true).open(&copy).unwrap();
+            order.write_all_at(b"SWAPSPACE2", 4086).unwrap();
+            let lines = fs::read_to_string(root.join("etc/fstab")).unwrap();
+            fs::write(root.join("etc/fstab"), lines + "/copy none swap sw 0 0\n").unwrap();
+        });
+    }
+    let (free, all) = (free_of(image, Scope::Free), free_of(image, Scope::All));
     assert_eq!(all.ranges.total() - free.ranges.total(), (3 << 20) - (64 << 10));
-    let before = content(&volume, &image).unwrap();
-    soil(&image, &all);
-    assert_sound(&volume, &image);
-    let after = content(&volume, &image).unwrap();
+    let before = content(volume, image).unwrap();
+    soil(image, &all);
+    assert_sound(volume, image);
+    let after = content(volume, image).unwrap();
     let changed = before.lines().zip(after.lines()).filter(|(a, b)| a != b);
     let changed: Vec<&str> = changed.map(|(line, _)| line).collect();
     assert!(matches!(changed[..], [only] if only.ends_with("./swapfile")), "{changed:?}");
     // It is still swap space to others.
-    mounted(volume.tool, &image, true, |root| {
+    mounted(volume.tool, image, true, |root| {
         let done = Command::new("blkid")
             .args(["-p", "-o", "value", "-s", "TYPE"])
             .arg(root.join("swapfile"))

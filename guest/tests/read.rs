@@ -71,19 +71,6 @@ fn links_and_names_lead_where_they_should() {
     }
 }
 
-/// The crate would list names of such volumes twice and miss others.
-#[test]
-fn ntfs_with_large_clusters_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let image = folder.path().join("volume");
-    let volume = Volume { tool: Make::Ntfs, kind: "ntfs", mib: 48, args: &["-c", "65536"] };
-    if !make(&volume, &image, None) {
-        return;
-    }
-    let error = vdisk_guest::fs::open(common::disk(&image)).unwrap_err();
-    assert_eq!(error.kind(), vdisk_core::ErrorKind::Unsupported, "{error}");
-}
-
 /// The master file table in so many pieces that several of its records tell of them.
 #[test]
 fn ntfs_with_its_table_in_many_pieces() {

@@ -163,6 +163,38 @@ pub fn mounted(tool: Make, image: &Path, read_only: bool, work: impl FnOnce(&Pat
     true
 }
 
+/// Makes an NTFS with a directory whose index is in so many pieces that several file records tell of
+/// them, as System32 of a Windows that was often updated: `/Windows/System32`, with a file in
+/// clusters, `hive`, and the directory `drivers`. `false` where it cannot be made.
+///
+/// # Panics
+/// Where a program fails.
+#[must_use]
+pub fn scattered(image: &Path) -> bool {
+    const NAMES: usize = 2400;
+    let volume = Volume { tool: Make::Ntfs, kind: "ntfs", mib: 16, args: &["-c", "512"] };
+    make(&volume, image, None)
+        && mounted(Make::Ntfs, image, false, |root| {
+            let system = root.join("Windows/System32");
+            fs::create_dir_all(system.join("drivers")).unwrap();
+            (0..200).for_each(|n| fs::create_dir_all(root.join(format!("between/{n}"))).unwrap());
+            fs::write(system.join("drivers/ntfs.sys"), [1; 3000]).unwrap();
+            fs::write(system.join("hive"), [2; 90_000]).unwrap();
+            fs::write(root.join("ballast"), vec![4; 1 << 20]).unwrap();
+            let name = |number: &usize| root.join(format!("between/{}/{number}", number / 60));
+            let count = (0..).take_while(|n| fs::write(name(n), [3; 700]).is_ok()).count();
+            // Holes for the index to grow into.
+            (0..count).step_by(2).for_each(|number| fs::remove_file(name(&number)).unwrap());
+            for number in 0..NAMES {
+                let name = format!("{:0>100}.dll", number * 7919 % NAMES);
+                fs::write(system.join(name), "").unwrap();
+            }
+            // Room for what the tests do.
+            fs::remove_file(root.join("ballast")).unwrap();
+            (count - 500..count).for_each(|number| drop(fs::remove_file(name(&number))));
+        })
+}
+
 /// A mount that ends with it, also where a test fails.
 struct Mounted<'a> {
     point: &'a Path,

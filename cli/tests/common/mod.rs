@@ -1,6 +1,7 @@
 //! Running the program.
 #![allow(dead_code, unreachable_pub)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -199,4 +200,14 @@ pub fn windows(name: &str) -> Option<Place> {
     let parts = [Part { kind: "7", more: "bootable", content: &volume }];
     assemble(&place.path(name), "dos", "0x5cbea03e", &parts);
     Some(place)
+}
+
+/// What the host tells of each path below `root`: what stays when content changes (kind, mode, owner,
+/// device, extended attributes, those of NTFS); links, time and content; and what only a
+/// copy of all blocks keeps (inode, other times, where the content has holes).
+pub fn attributes(root: &Path) -> BTreeMap<String, [Value; 3]> {
+    const SCRIPT: &str = include_str!("attributes.py");
+    let told = Command::new("python3").args(["-c", SCRIPT]).arg(root).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    serde_json::from_slice(&told.stdout).unwrap()
 }

@@ -45,7 +45,8 @@ pub enum Scope {
     /// What no file has.
     Free,
     /// That, and what the next start of the guest makes anew: swap partitions, and the content of
-    /// Windows' page, swap and hibernation files, and of Linux's swap files on ext4.
+    /// Windows' page, swap and hibernation files, and of Linux's swap files on ext4
+    /// and XFS.
     All,
 }
 
@@ -186,7 +187,7 @@ fn free_of(volume: &Arc<dyn Disk>, kind: Option<VolumeKind>, scope: Scope) -> Re
     insist_clean(opened.info().state)?;
     let free = read(disk, scope)?;
     match (free, kind) {
-        (Ok(free), VolumeKind::Ext4) if scope == Scope::All => {
+        (Ok(free), VolumeKind::Ext4 | VolumeKind::Xfs) if scope == Scope::All => {
             let swap = swap::files(volume, &*opened)?;
             Ok(Ok(free.iter().cloned().chain(swap.iter().cloned()).collect()))
         }

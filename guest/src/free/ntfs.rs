@@ -7,18 +7,12 @@ use vdisk_core::{Disk, ErrorKind, Ranges, Result};
 use super::bits::ClearRuns;
 use super::field::Fields;
 use super::{Found, Scope, contradiction};
-use crate::ntfs::{
-    Content, DATA, INDEX_ALLOCATION, INDEX_ROOT, Ntfs, Runs, le, le16, le32, le64, length, opened,
-    text,
-};
+use crate::ntfs::{Content, DATA, Ntfs, ROOT, Runs, UpCase, to_units};
 
-/// Records of the master file table with a fixed meaning.
-const ROOT: u64 = 5;
+/// The record of `$Bitmap`.
 const BITMAP: u64 = 6;
 /// Bytes read at once.
 const PIECE: u64 = 1 << 20;
-/// Most bytes of the root directory looked at.
-const MOST_ROOT: u64 = 16 << 20;
 /// Where the volume says whether it has shadow copies, and what such a place begins with.
 const SHADOW: u64 = 0x1E00;
 const SHADOW_ID: [u8; 16] = [
@@ -38,7 +32,7 @@ pub(super) fn free(volume: &dyn Disk, scope: Scope) -> Result<Found> {
         let why = "its shadow copies use what is free; delete them first (vssadmin delete shadows)";
         return Ok(Err(why.to_owned()));
     }
-    let Some(bitmap) = runs(&ntfs, BITMAP, DATA, "")? else {
+    let Some(bitmap) = runs(&ntfs, BITMAP)? else {
         return Ok(Err("its $Bitmap is kept in a way that is not known".to_owned()));
     };
     let mut free = clear_bits(&ntfs, &bitmap)?;
@@ -49,10 +43,10 @@ pub(super) fn free(volume: &dyn Disk, scope: Scope) -> Result<Found> {
     Ok(Ok(free))
 }
 
-/// Where an attribute stands; `None` where it stands in a record, or in a way that is not known:
+/// Where a file's content stands; `None` where it stands in a record, or in a way that is not known:
 /// with holes, coded, or in pieces that do not fit.
-fn runs(ntfs: &Ntfs<&dyn Disk>, file: u64, kind: u32, name: &str) -> Result<Option<Runs>> {
-    match ntfs.attribute(file, kind, name) {
+fn runs(ntfs: &Ntfs<&dyn Disk>, file: u64) -> Result<Option<Runs>> {
+    match ntfs.attribute(file, DATA, "") {
         Ok(Some(Content::Runs(runs, _))) => Ok(Some(runs)),
         Ok(_) => Ok(None),
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
@@ -90,46 +84,13 @@ fn clear_bits(ntfs: &Ntfs<&dyn Disk>, runs: &Runs) -> Result<Ranges> {
 
 /// The bytes of the files that the next start makes anew.
 fn made_anew(ntfs: &Ntfs<&dyn Disk>) -> Result<Vec<Range<u64>>> {
+    let (root, case) = (ntfs.directory(&ntfs.record(ROOT)?)?, UpCase::read(ntfs)?);
     let mut found = Vec::new();
-    for number in files_in_root(ntfs)? {
-        found.extend(runs(ntfs, number, DATA, "")?.unwrap_or_default());
-    }
-    Ok(found)
-}
-
-/// The record numbers of those files.
-fn files_in_root(ntfs: &Ntfs<&dyn Disk>) -> Result<Vec<u64>> {
-    let mut found = Vec::new();
-    if let Some(root) = ntfs.attribute(ROOT, INDEX_ROOT, "$I30")? {
-        entries(&ntfs.content(&root)?, 16, &mut found);
-    }
-    let Some(blocks) = runs(ntfs, ROOT, INDEX_ALLOCATION, "$I30")? else { return Ok(found) };
-    let all = Content::Runs(blocks.clone(), length(&blocks).min(MOST_ROOT));
-    for block in ntfs.content(&all)?.chunks_exact(ntfs.boot().index) {
-        if let Some(block) = opened(block.to_vec(), b"INDX") {
-            entries(&block, 24, &mut found);
+    for name in MADE_ANEW {
+        let name = to_units(name.as_bytes()).unwrap_or_default();
+        if let Some(entry) = ntfs.find(&root, &case, &name)? {
+            found.extend(runs(ntfs, entry.file)?.unwrap_or_default());
         }
     }
     Ok(found)
-}
-
-/// Adds the records that the index entries name and that are made anew; `header` is where the
-/// index header stands.
-fn entries(node: &[u8], header: usize, found: &mut Vec<u64>) {
-    let number = |at: usize| usize::try_from(le32(node, at)).unwrap_or_default();
-    let end = header.saturating_add(number(header + 4)).min(node.len());
-    let mut at = header.saturating_add(number(header));
-    while at.saturating_add(16) <= end {
-        let len = le16(node, at + 8);
-        if len < 16 || le16(node, at + 12) & 2 != 0 {
-            return;
-        }
-        let units = usize::from(le::<1>(node, at + 16 + 0x40)[0]);
-        let name = node.get(at + 16 + 0x42..).and_then(|rest| rest.get(..units * 2));
-        let name = name.map(text).unwrap_or_default();
-        if MADE_ANEW.iter().any(|one| one.eq_ignore_ascii_case(&name)) {
-            found.push(le64(node, at) & 0xFFFF_FFFF_FFFF);
-        }
-        at += len;
-    }
 }

@@ -1,11 +1,11 @@
 //! Linux swap space that holds no suspended system: all but its header is free. Partitions, and the
-//! files that the volume's own `/etc/fstab` names (ext4 only; others are kept).
+//! files that the volume's own `/etc/fstab` names (ext4 and XFS; others are kept).
 
 use std::sync::Arc;
 
 use vdisk_core::{Disk, Ranges, Result};
 
-use crate::fs::{self, GuestFs};
+use crate::fs::{self, FsKind, GuestFs};
 use crate::linux;
 
 /// What is kept: the header, with pages of up to 64 KiB.
@@ -23,7 +23,7 @@ pub(super) fn free(volume: &dyn Disk) -> Ranges {
     free
 }
 
-/// The content of the swap files of an ext4 volume.
+/// The content of the swap files of an ext4 or XFS volume.
 ///
 /// # Errors
 /// Those of reading files.
@@ -38,8 +38,11 @@ pub(super) fn files(volume: &Arc<dyn Disk>, opened: &dyn GuestFs) -> Result<Rang
         if !is_in_order(opened, &path).unwrap_or(false) {
             continue;
         }
-        let runs = fs::ext_places(volume.clone(), &path)?.unwrap_or_default();
-        for (at, run) in runs {
+        let places = match opened.info().kind {
+            FsKind::Xfs => fs::xfs_places,
+            _ => fs::ext_places,
+        };
+        for (at, run) in places(volume.clone(), &path)?.unwrap_or_default() {
             let kept = HEADER.saturating_sub(at);
             free.push(run.start.saturating_add(kept).min(run.end)..run.end);
         }

@@ -5,7 +5,7 @@ mod subvolume;
 use std::sync::Arc;
 
 use fs_btrfs::Filesystem;
-use fs_btrfs::inode::{FileType, Inode};
+use fs_btrfs::inode::{FIRST_FREE_OBJECTID, FileType, Inode};
 use fs_btrfs::subvol::PathTarget;
 use vdisk_core::{Error, ErrorKind, Result};
 
@@ -94,6 +94,11 @@ impl Driver for Btrfs {
             return Err(Error::usage("it is no link"));
         }
         target.fs(&self.0).read_link(target.inode.ino).map_err(error)
+    }
+
+    /// The first directory of every subvolume has the same number.
+    fn is_top(&self, path: &[u8]) -> Result<bool> {
+        Ok(self.target(path)?.inode.ino == FIRST_FREE_OBJECTID)
     }
 
     fn default_root(&self) -> Result<Vec<u8>> {

@@ -80,7 +80,7 @@ impl Device {
         self.disk.read_at(buf, offset)
     }
 
-    fn put(&self, bytes: &[u8], offset: u64) -> Result<()> {
+    pub(super) fn put(&self, bytes: &[u8], offset: u64) -> Result<()> {
         match &self.cow {
             Some(cow) => cow.write_at(bytes, offset),
             None => Err(Error::internal("a volume that is only read was written to")),

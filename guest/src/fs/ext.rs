@@ -1,6 +1,5 @@
 //! ext2, ext3 and ext4, by `rust-fs-ext4`.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use fs_ext4::bgd::BlockGroupDescriptor;
@@ -19,15 +18,12 @@ use super::edit::Changer;
 use super::resolve::split;
 use super::text::{as_text, unix_time};
 use super::volume::{Driver, Vitals};
-use super::{DirEntry, Edit, FileKind, FsState, Stat, Unix};
+use super::{DirEntry, Edit, FileKind, FsState, Place, Stat, Unix};
 
 /// Bytes of a directory: a million of the longest names, and more.
 const MOST_OF_DIRECTORY: u64 = 1 << 29;
 /// Bytes of a file whose blocks are mapped the old way that are written anew for a change in it.
 const REWRITTEN: u64 = 64 << 20;
-
-/// A run of a file: its first byte in the file, and its bytes on the disk.
-type Place = (u64, Range<u64>);
 
 /// Where the content of the file at `path`, without links in it, stands on the volume. Runs that
 /// were never written are left out; `None` where blocks are not mapped by extents.

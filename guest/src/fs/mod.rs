@@ -5,7 +5,8 @@
 //!
 //! Paths are bytes, with `/` between names, from the root of the volume: Linux names are bytes,
 //! NTFS and FAT names are UTF-8 here. Names are compared as the file system does (NTFS and FAT:
-//! without regard to case). Links inside a path are followed, never out of the volume.
+//! without regard to case). Links inside a path are followed, never out of the volume; an absolute
+//! one begins at the top of the Btrfs subvolume that it is in.
 
 mod btrfs;
 mod device;
@@ -21,19 +22,23 @@ mod volume;
 mod xfs;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use vdisk_core::{CowDisk, Disk, Error, ErrorKind, Result};
 
 pub(crate) use ext::{ExtFile, places as ext_places, remove_orphans};
-pub(crate) use xfs::XfsLog;
+pub(crate) use xfs::{XfsLog, places as xfs_places};
 
 use device::Device;
 use edit::Editor;
 use recognise::recognise;
 use text::shown;
 use volume::Volume;
+
+/// A run of a file: its first byte in the file, and its bytes on the disk.
+type Place = (u64, Range<u64>);
 
 /// The file systems that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -296,12 +301,17 @@ pub trait GuestFs: Send + fmt::Debug {
                 shown(&path)
             )));
         }
+        // The size is only believed as far as bytes come.
         let mut content = Vec::new();
-        let mut piece = vec![0; PIECE];
+        let room = usize::try_from(size).unwrap_or_default().min(MOST_RESERVED);
+        content.reserve_exact(room + PIECE);
         loop {
-            let len = self.read_at(&path, content.len() as u64, &mut piece)?;
-            content.extend_from_slice(piece.get(..len).unwrap_or_default());
-            if len < piece.len() {
+            let have = content.len();
+            content.resize(have + PIECE, 0);
+            let piece = content.get_mut(have..).unwrap_or_default();
+            let len = self.read_at(&path, have as u64, piece)?;
+            content.truncate(have + len);
+            if len < PIECE {
                 return Ok(content);
             }
         }
@@ -310,6 +320,8 @@ pub trait GuestFs: Send + fmt::Debug {
 
 /// Bytes that are read at once where all of a file is read.
 const PIECE: usize = 1 << 20;
+/// Bytes that room is made for at once, where a file says it has more.
+const MOST_RESERVED: usize = 256 << 20;
 
 /// One change of a file system. Links are followed in the directory part of paths; in the last
 /// part only by [`Edit::Replace`], [`Edit::Write`] and [`Edit::SetLen`].

@@ -60,7 +60,7 @@ pub(super) fn resolve<D: Driver>(volume: &Volume<D>, path: &[u8], last: Last) ->
             })?;
         done.pop();
         if target.first() == Some(&b'/') {
-            done.clear();
+            done.truncate(volume.top_of(&done)?);
         }
         push(&mut todo, &target)?;
     }
@@ -80,7 +80,8 @@ fn push(todo: &mut Vec<Vec<u8>>, path: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn joined(names: &[Vec<u8>]) -> Vec<u8> {
+/// The path of these names.
+pub(super) fn joined(names: &[Vec<u8>]) -> Vec<u8> {
     if names.is_empty() {
         return b"/".to_vec();
     }

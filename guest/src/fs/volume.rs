@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vdisk_core::{Error, Result};
 
 use super::device::Device;
-use super::resolve::{Last, resolve};
+use super::resolve::{Last, joined, resolve};
 use super::text::shown;
 use super::{DirEntry, FsInfo, FsKind, FsState, GuestFs, Stat};
 
@@ -24,6 +24,12 @@ pub(super) trait Driver: Sized + Send {
     /// As [`GuestFs::default_root`].
     fn default_root(&self) -> Result<Vec<u8>> {
         Ok(Vec::new())
+    }
+
+    /// Whether the directory at `path` is the top of a part of the file system that is mounted by
+    /// itself, where absolute links of its files begin.
+    fn is_top(&self, _path: &[u8]) -> Result<bool> {
+        Ok(false)
     }
 
     /// A link's target as a path of this volume, or the target again where it is none.
@@ -97,6 +103,18 @@ impl<D: Driver> Volume<D> {
 
     pub(super) fn link_resolved(&self, path: &[u8]) -> Result<Vec<u8>> {
         self.device.run(0, || self.driver.read_link(path)).map_err(|error| at(error, path))
+    }
+
+    /// How many of the names that lead to a directory lead to the top of the part it is in.
+    pub(super) fn top_of(&self, names: &[Vec<u8>]) -> Result<usize> {
+        for count in (1..=names.len()).rev() {
+            let path = joined(names.get(..count).unwrap_or_default());
+            let is_top = self.device.run(0, || self.driver.is_top(&path));
+            if is_top.map_err(|error| at(error, &path))? {
+                return Ok(count);
+            }
+        }
+        Ok(0)
     }
 
     fn stats(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, Stat>> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use fs_xfs::Filesystem;
+use fs_xfs::extent::Extent;
 use fs_xfs::fs::File;
 use fs_xfs::inode::FileType;
 use fs_xfs::log::{self, LogState};
@@ -18,7 +19,7 @@ use super::guard::guarded;
 use super::resolve::split;
 use super::text::unix_time;
 use super::volume::{Driver, Vitals};
-use super::{DirEntry, Edit, FileKind, FsState, Stat, Unix};
+use super::{DirEntry, Edit, FileKind, FsState, Place, Stat, Unix};
 
 pub(super) struct Xfs(Filesystem);
 
@@ -95,6 +96,33 @@ impl Driver for Xfs {
         }
         file.link_target().map_err(error)
     }
+}
+
+/// Where the content of the file at `path`, without links in it, stands on the volume: first bytes in
+/// the file, and bytes of the disk. Runs that were never written are left out; `None` for a file
+/// whose blocks others may share, or are on another device.
+///
+/// # Errors
+/// As reading the file.
+pub(crate) fn places(disk: Arc<dyn Disk>, path: &[u8]) -> Result<Option<Vec<Place>>> {
+    let device = Device::read_only(disk);
+    device.run(0, || {
+        let xfs = Filesystem::mount(device.clone()).map_err(error)?;
+        let number = xfs.open_bytes(path).map_err(error)?.inode().ino;
+        let (inode, raw) = xfs.read_inode_raw(number).map_err(error)?;
+        let elsewhere = inode.has_shared_extents() || inode.is_realtime();
+        if kind(inode.file_type()) != FileKind::File || elsewhere {
+            return Ok(None);
+        }
+        let (superblock, block) = (xfs.superblock(), u64::from(xfs.superblock().blocksize));
+        let extents = xfs.data_extents(&inode, &raw).map_err(error)?.into_iter();
+        let place = |extent: Extent| {
+            let start = superblock.fsblock_offset(extent.startblock);
+            let end = start.saturating_add(extent.blockcount.saturating_mul(block));
+            (extent.startoff.saturating_mul(block), start..end)
+        };
+        Ok(Some(extents.filter(|extent| !extent.is_unwritten()).map(place).collect()))
+    })
 }
 
 impl Changer for Xfs {

@@ -1,29 +1,45 @@
-//! NTFS below its files: the boot sector, file records, attributes, and where they stand.
+//! NTFS, read: the boot sector, file records, attributes and where they stand, directories.
 //!
-//! `rust-fs-ntfs` reads and changes files. This is for what it does not tell: free space
-//! ([`free`](crate::free)), what all records of a volume say (`vdisk-fixup`), and where a volume is
-//! made in a way that the crate must be shown differently (`fs/ntfs`).
+//! All reading of NTFS stands on this: files (`fs/ntfs`), free space ([`free`](crate::free)), what
+//! all records of a volume say (`vdisk-fixup`). `rust-fs-ntfs` changes files, and what it changed is
+//! read back by this.
 //!
 //! | file | knows |
 //! | --- | --- |
 //! | `boot.rs` | the boot sector: sizes, where the master file table begins |
 //! | `volume.rs` | file records and contents of attributes, wherever they stand |
 //! | `record.rs` | a file record: its attributes, its lists of runs |
+//! | `extents.rs` | where the bytes of an attribute stand |
+//! | `stream.rs` | their content, with holes, compressed |
+//! | `directory.rs` | names in directories: looked up, listed |
+//! | `name.rs` | names in UTF-16 and as bytes |
+//! | `upcase.rs` | how names compare |
 //! | `update.rs` | update sequences, which show torn records and index blocks |
 //!
 //! Names are those of the NTFS documentation of Microsoft and of ntfs-3g's `layout.h`. Nothing is
 //! allocated by a size that a volume claims without a bound, and all lists end.
 
 mod boot;
+mod directory;
+mod extents;
+mod name;
 mod record;
+mod stream;
+mod upcase;
 mod update;
 mod volume;
 
 pub use boot::Boot;
+pub use directory::{Directory, Entry, Place, ROOT};
+pub use extents::Extents;
+pub use name::{from_units, to_units};
 pub use record::{
-    ATTRIBUTE_LIST, Attribute, Body, DATA, FILE_NAME, INDEX_ALLOCATION, INDEX_ROOT, LOGGED_STREAM,
-    Record, SECURITY_DESCRIPTOR, text,
+    ATTRIBUTE_LIST, Attribute, Body, DATA, FILE_NAME, Form, INDEX_ALLOCATION, INDEX_ROOT,
+    LOGGED_STREAM, REPARSE_POINT, Record, SECURITY_DESCRIPTOR, STANDARD_INFORMATION,
+    VOLUME_INFORMATION, VOLUME_NAME, text,
 };
+pub use stream::{Clusters, Stream};
+pub use upcase::UpCase;
 pub use update::{opened, sealed};
 pub use volume::{Content, Ntfs, Runs, length, pieces};
 

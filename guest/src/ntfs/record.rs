@@ -4,25 +4,35 @@ use std::ops::Range;
 
 use vdisk_core::{Error, Result};
 
-use super::{Boot, Runs, damaged, le, le16, le32, le64, opened};
+use super::{Boot, Extents, Runs, damaged, le, le16, le32, le64, opened};
 
+/// `$STANDARD_INFORMATION`: times, and what Windows calls attributes.
+pub const STANDARD_INFORMATION: u32 = 0x10;
 /// `$ATTRIBUTE_LIST`: which records tell of which attributes, where there are several.
 pub const ATTRIBUTE_LIST: u32 = 0x20;
 /// `$FILE_NAME`: a name, and the directory it is in.
 pub const FILE_NAME: u32 = 0x30;
 /// `$SECURITY_DESCRIPTOR`: a descriptor of the file's own.
 pub const SECURITY_DESCRIPTOR: u32 = 0x50;
+/// `$VOLUME_NAME`: the label.
+pub const VOLUME_NAME: u32 = 0x60;
+/// `$VOLUME_INFORMATION`: version and flags.
+pub const VOLUME_INFORMATION: u32 = 0x70;
 /// `$DATA`: content.
 pub const DATA: u32 = 0x80;
 /// `$INDEX_ROOT`: the first node of an index.
 pub const INDEX_ROOT: u32 = 0x90;
 /// `$INDEX_ALLOCATION`: its other nodes.
 pub const INDEX_ALLOCATION: u32 = 0xA0;
+/// `$REPARSE_POINT`: a link, or content that stands elsewhere.
+pub const REPARSE_POINT: u32 = 0xC0;
 /// `$LOGGED_UTILITY_STREAM`: what EFS keeps, among others.
 pub const LOGGED_STREAM: u32 = 0x100;
 const END: u32 = 0xFFFF_FFFF;
-/// Compressed, encrypted, sparse.
-const CODED: usize = 0xC001;
+/// The method of compression, encrypted, sparse.
+const COMPRESSED: usize = 0xFF;
+const ENCRYPTED: usize = 0x4000;
+const SPARSE: usize = 0x8000;
 
 /// A file record as it reads once the ends of its strides are put back.
 #[derive(Clone, Debug)]
@@ -59,11 +69,32 @@ pub enum Body {
         at: usize,
         /// The first cluster of the attribute that they hold.
         vcn: u64,
-        /// Bytes of content; told with the first cluster only.
-        size: u64,
-        /// Neither compressed nor encrypted nor with holes.
-        plain: bool,
+        /// How it is kept; told with the first cluster only.
+        form: Form,
     },
+}
+
+/// How the content of an attribute in clusters is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Bytes of content.
+    pub size: u64,
+    /// Bytes of it that were ever written; the others read as zeros.
+    pub valid: u64,
+    /// Compressed, in units of two to the power of so many clusters.
+    pub compressed: Option<u8>,
+    /// Encrypted by EFS.
+    pub encrypted: bool,
+    /// It may have holes.
+    pub sparse: bool,
+}
+
+impl Form {
+    /// Neither compressed nor encrypted nor with holes.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.compressed.is_none() && !self.encrypted && !self.sparse
+    }
 }
 
 impl Attribute {
@@ -111,6 +142,18 @@ impl Record {
         }
     }
 
+    /// How often it was used for another file; zero is not told.
+    #[must_use]
+    pub fn sequence(&self) -> usize {
+        le16(&self.bytes, 0x10)
+    }
+
+    /// Names that its file has.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        le16(&self.bytes, 0x12)
+    }
+
     /// Its attributes, as far as they can be read.
     #[must_use]
     pub fn attributes(&self) -> Vec<Attribute> {
@@ -151,26 +194,40 @@ impl Record {
     /// # Errors
     /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where it has holes, cannot be read, or leads
     /// out of the volume.
-    pub fn runs(&self, mut at: usize, boot: &Boot) -> Result<Runs> {
-        let mut runs = Runs::new();
+    pub fn runs(&self, at: usize, boot: &Boot) -> Result<Runs> {
+        let mut extents = Extents::default();
+        self.add_extents(at, boot, &mut extents)?;
+        extents.runs().ok_or_else(|| self.wrong("an attribute that must have none has holes"))
+    }
+
+    /// Adds what the list of runs at byte `at` tells of.
+    ///
+    /// # Errors
+    /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where it cannot be read, or leads out of the
+    /// volume.
+    pub fn add_extents(&self, mut at: usize, boot: &Boot, extents: &mut Extents) -> Result<()> {
         let mut cluster = 0_i64;
         loop {
             let head = le::<1>(&self.bytes, at)[0];
             let (len_bytes, offset_bytes) = (usize::from(head & 0xF), usize::from(head >> 4));
             if head == 0 {
-                return Ok(runs);
+                return Ok(());
             }
             if !(1..=8).contains(&len_bytes) || offset_bytes > 8 {
                 return Err(self.wrong("its runs cannot be read"));
             }
-            if offset_bytes == 0 {
-                return Err(self.wrong("an attribute that must have none has holes"));
-            }
             let len = self.number_at(at + 1, len_bytes, false);
-            let step = self.number_at(at + 1 + len_bytes, offset_bytes, true);
-            cluster = cluster.saturating_add(step);
-            let run = run(boot, cluster, len);
-            runs.push(run.ok_or_else(|| self.wrong("its runs lead out of the volume"))?);
+            let place = if offset_bytes == 0 {
+                None
+            } else {
+                let step = self.number_at(at + 1 + len_bytes, offset_bytes, true);
+                cluster = cluster.saturating_add(step);
+                let run = run(boot, cluster, len);
+                Some(run.ok_or_else(|| self.wrong("its runs lead out of the volume"))?.start)
+            };
+            let len = u64::try_from(len).ok().and_then(|len| len.checked_mul(boot.cluster));
+            len.and_then(|len| extents.push(len, place))
+                .ok_or_else(|| self.wrong("its runs are longer or more than can be"))?;
             at += 1 + len_bytes + offset_bytes;
         }
     }
@@ -202,8 +259,13 @@ fn attribute(kind: u32, bytes: &[u8], at: usize) -> Option<Attribute> {
         Body::Runs {
             at: at + le16(bytes, 32),
             vcn: le64(bytes, 16),
-            size: le64(bytes, 48),
-            plain: le16(bytes, 12) & CODED == 0,
+            form: Form {
+                size: le64(bytes, 48),
+                valid: le64(bytes, 56),
+                compressed: (le16(bytes, 12) & COMPRESSED != 0).then(|| le::<1>(bytes, 34)[0]),
+                encrypted: le16(bytes, 12) & ENCRYPTED != 0,
+                sparse: le16(bytes, 12) & SPARSE != 0,
+            },
         }
     };
     Some(Attribute { kind, at, len: bytes.len(), name, body })

@@ -5,8 +5,8 @@ use std::ops::{Deref, Range};
 
 use vdisk_core::{Disk, Error, Result};
 
-use super::record::{ATTRIBUTE_LIST, Attribute, Body, DATA, Record, text};
-use super::{Boot, damaged, le, le16, le32, le64};
+use super::record::{ATTRIBUTE_LIST, Attribute, Body, DATA, FILE_NAME, Record, text};
+use super::{Boot, Extents, Stream, damaged, le, le16, le32, le64};
 
 /// Where bytes of an attribute stand on the volume, in order.
 pub type Runs = Vec<Range<u64>>;
@@ -15,8 +15,6 @@ pub type Runs = Vec<Range<u64>>;
 const MOST: u64 = 1 << 30;
 /// Most bytes of a list of attributes (ntfs-3g's bound).
 const MOST_LIST: u64 = 256 << 10;
-/// Most runs of an attribute.
-const MOST_RUNS: usize = 1 << 18;
 /// The number of a file record without the count of its uses.
 const NUMBER: u64 = 0xFFFF_FFFF_FFFF;
 
@@ -26,6 +24,8 @@ pub struct Ntfs<D> {
     disk: D,
     boot: Boot,
     mft: Runs,
+    /// The same, to look up records in.
+    table: Extents,
 }
 
 /// What an attribute holds.
@@ -46,12 +46,14 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
         let boot = Boot::read(&*disk)?;
         let start = boot.mft;
         let first = start..start.saturating_add(boot.record as u64);
-        let mut ntfs = Self { disk, boot, mft: vec![first] };
+        let mft = vec![first];
+        let mut ntfs = Self { disk, boot, table: Extents::of(&mft), mft };
         // The first record tells where those are that may tell of more.
-        ntfs.mft = ntfs.record(0)?.first_runs(DATA, &boot)?;
+        ntfs.table = Extents::of(&ntfs.record(0)?.first_runs(DATA, &boot)?);
         let Some(Content::Runs(mft, _)) = ntfs.attribute(0, DATA, "")? else {
             return Err(damaged("NTFS master file table", start, "it does not say where it is"));
         };
+        ntfs.table = Extents::of(&mft);
         ntfs.mft = mft;
         Ok(ntfs)
     }
@@ -86,12 +88,19 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
     /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where it is torn or none; the disk's.
     pub fn record(&self, number: u64) -> Result<Record> {
         let offset = number.saturating_mul(self.boot.record as u64);
-        let bytes = self.read(&self.mft, offset, self.boot.record)?;
+        let mut bytes = vec![0; self.boot.record];
+        self.read_extents(&self.table, offset, &mut bytes)?;
         Record::parse(number, bytes).ok_or_else(|| {
-            let place = pieces(&self.mft, offset, 1).ok().and_then(|runs| runs.first().cloned());
-            let at = place.map_or(offset, |run| run.start);
+            let at = self.record_place(number);
             damaged("NTFS file record", at, format!("record {number} is torn, or none"))
         })
+    }
+
+    /// Where a file record stands on the volume; zero where it is none.
+    #[must_use]
+    pub fn record_place(&self, number: u64) -> u64 {
+        let offset = number.saturating_mul(self.boot.record as u64);
+        self.table.at(offset).and_then(|(place, _)| place).unwrap_or_default()
     }
 
     /// So many records from `first` on that can be read, those out of use too.
@@ -113,37 +122,118 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
     /// or is coded; the disk's.
     pub fn attribute(&self, file: u64, kind: u32, name: &str) -> Result<Option<Content>> {
         let base = self.record(file)?;
-        let Some(list) = base.find(ATTRIBUTE_LIST, "") else {
-            let piece = base.find(kind, name);
-            return piece
-                .map(|piece| self.with_piece(None, &base, &piece))
-                .transpose()
-                .and_then(whole);
-        };
-        let list = match list.body {
-            Body::Resident(range) => base.bytes.get(range).map(<[u8]>::to_vec),
-            Body::Runs { size, .. } if size > MOST_LIST => None,
-            Body::Runs { at, size, .. } => {
-                let runs = base.runs(at, &self.boot)?;
-                Some(self.read(&runs, 0, bounded(size)?)?)
-            }
-        };
-        let list = list.ok_or_else(|| base.wrong("its list of attributes cannot be read"))?;
-        let places: BTreeMap<u64, u64> = listed(&list, kind, name).into_iter().collect();
         let mut content = None;
+        self.each_piece(&base, kind, name, |record, piece| {
+            content = Some(self.with_piece(content.take(), record, piece)?);
+            Ok(())
+        })?;
+        whole(content)
+    }
+
+    /// An attribute of the file of record `base` that may have holes or be compressed.
+    ///
+    /// # Errors
+    /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where a piece of it is missing; the disk's.
+    pub fn stream(&self, base: &Record, kind: u32, name: &str) -> Result<Option<Stream>> {
+        let mut stream: Option<Stream> = None;
+        self.each_piece(base, kind, name, |record, piece| {
+            match &mut stream {
+                Some(stream) => stream.add(record, piece, &self.boot)?,
+                None => stream = Some(Stream::begin(record, piece, &self.boot)?),
+            }
+            Ok(())
+        })?;
+        Ok(stream)
+    }
+
+    /// The attributes `$FILE_NAME` of the file of record `base`: their values.
+    ///
+    /// # Errors
+    /// As [`Ntfs::stream`].
+    pub fn file_names(&self, base: &Record) -> Result<Vec<Vec<u8>>> {
+        let list = self.list(base)?.unwrap_or_default();
+        let mut numbers: Vec<u64> =
+            entries(&list).filter(|one| one.kind == FILE_NAME).map(|one| one.record).collect();
+        numbers.push(base.number);
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut names = Vec::new();
+        for number in numbers {
+            let record = self.part_of(base, number)?;
+            let attributes = record.attributes().into_iter().filter(|one| one.kind == FILE_NAME);
+            names.extend(attributes.filter_map(|one| match one.body {
+                Body::Resident(range) => record.bytes.get(range).map(<[u8]>::to_vec),
+                Body::Runs { .. } => None,
+            }));
+        }
+        Ok(names)
+    }
+
+    /// How many records tell of an attribute.
+    ///
+    /// # Errors
+    /// As [`Ntfs::stream`].
+    pub fn piece_count(&self, base: &Record, kind: u32, name: &str) -> Result<usize> {
+        let mut count = 0;
+        self.each_piece(base, kind, name, |_, _| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Looks at the pieces of an attribute in order, each in the record that tells of it.
+    pub(super) fn each_piece(
+        &self,
+        base: &Record,
+        kind: u32,
+        name: &str,
+        mut look: impl FnMut(&Record, &Attribute) -> Result<()>,
+    ) -> Result<()> {
+        let Some(list) = self.list(base)? else {
+            return base.find(kind, name).map_or(Ok(()), |piece| look(base, &piece));
+        };
+        let listed = entries(&list).filter(|one| one.kind == kind && one.name == name);
+        let places: BTreeMap<u64, u64> = listed.map(|one| (one.vcn, one.record)).collect();
         for (vcn, number) in places {
-            let record = self.record(number)?;
+            let record = self.part_of(base, number)?;
             let mut pieces = record.attributes().into_iter();
             let piece =
                 pieces.find(|one| one.kind == kind && one.name == name && one.first_vcn() == vcn);
             if let Some(piece) = piece {
-                content = Some(self.with_piece(content, &record, &piece)?);
-            }
-            if let Some(Content::Resident(..)) = content {
-                break;
+                look(&record, &piece)?;
+                if let Body::Resident(_) = piece.body {
+                    break;
+                }
             }
         }
-        whole(content)
+        Ok(())
+    }
+
+    /// A record that goes on where `base` begins.
+    fn part_of(&self, base: &Record, number: u64) -> Result<Record> {
+        if number == base.number {
+            return Ok(base.clone());
+        }
+        let record = self.record(number)?;
+        // The first file's number is zero, which is what others say who go on nowhere.
+        if base.number != 0 && record.base() != base.number {
+            return Err(base.wrong(&format!("it goes on in record {number}, which is another's")));
+        }
+        Ok(record)
+    }
+
+    /// The list of attributes, where the file has one.
+    fn list(&self, base: &Record) -> Result<Option<Vec<u8>>> {
+        let Some(list) = base.find(ATTRIBUTE_LIST, "") else { return Ok(None) };
+        let bytes = match list.body {
+            Body::Resident(range) => base.bytes.get(range).map(<[u8]>::to_vec),
+            Body::Runs { form, .. } if form.size > MOST_LIST => None,
+            Body::Runs { at, form, .. } => {
+                Some(self.read(&base.runs(at, &self.boot)?, 0, bounded(form.size)?)?)
+            }
+        };
+        bytes.map(Some).ok_or_else(|| base.wrong("its list of attributes cannot be read"))
     }
 
     /// All bytes of an attribute.
@@ -169,22 +259,44 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
         record: &Record,
         piece: &Attribute,
     ) -> Result<Content> {
-        let (at, vcn, size, plain) = match &piece.body {
+        let (at, vcn, form) = match &piece.body {
             Body::Resident(range) => return Ok(Content::Resident(record.number, range.clone())),
-            Body::Runs { at, vcn, size, plain } => (*at, *vcn, *size, *plain),
+            Body::Runs { at, vcn, form } => (*at, *vcn, form),
         };
         let (mut runs, told) = match so_far {
             Some(Content::Runs(runs, told)) => (runs, told),
-            _ => (Runs::new(), size),
+            _ => (Runs::new(), form.size),
         };
-        if !plain || vcn.saturating_mul(self.boot.cluster) != length(&runs) {
+        if !form.is_plain() || vcn.saturating_mul(self.boot.cluster) != length(&runs) {
             return Err(record.wrong("an attribute is coded, or a piece is missing"));
         }
         runs.extend(record.runs(at, &self.boot)?);
-        if runs.len() > MOST_RUNS {
+        if runs.len() > Extents::MOST {
             return Err(record.wrong("an attribute is in more pieces than are looked at"));
         }
         Ok(Content::Runs(runs, told))
+    }
+
+    /// Fills `buf` from byte `offset` of what stands at `extents`; holes read as zeros.
+    pub(super) fn read_extents(
+        &self,
+        extents: &Extents,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let (mut at, mut rest) = (offset, buf);
+        while !rest.is_empty() {
+            let (place, len) = extents.at(at).ok_or_else(|| extents.ends_before(at))?;
+            let count = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
+            let (piece, later) = rest.split_at_mut(count);
+            match place {
+                Some(place) => self.disk.read_at(piece, place)?,
+                None => piece.fill(0),
+            }
+            at = at.saturating_add(count as u64);
+            rest = later;
+        }
+        Ok(())
     }
 
     fn read(&self, runs: &Runs, offset: u64, len: usize) -> Result<Vec<u8>> {
@@ -209,24 +321,35 @@ fn whole(content: Option<Content>) -> Result<Option<Content>> {
     }
 }
 
-/// The pieces of an attribute's list that tell of this kind and name: first cluster, file record.
-fn listed(list: &[u8], kind: u32, name: &str) -> Vec<(u64, u64)> {
-    let mut found = Vec::new();
+/// What a list of attributes says of a piece.
+struct Listed {
+    kind: u32,
+    name: String,
+    /// Its first cluster.
+    vcn: u64,
+    /// The file record that tells of it.
+    record: u64,
+}
+
+/// The pieces in a list of attributes.
+fn entries(list: &[u8]) -> impl Iterator<Item = Listed> + '_ {
     let mut rest = list;
-    while rest.len() >= 26 {
+    std::iter::from_fn(move || {
         let (len, units) = (le16(rest, 4), usize::from(le::<1>(rest, 6)[0]));
+        if rest.len() < 26 || len < 26 {
+            return None;
+        }
         let start = usize::from(le::<1>(rest, 7)[0]);
-        let told = rest.get(start..).and_then(|rest| rest.get(..units * 2)).map(text);
-        if le32(rest, 0) == kind && (units == 0 && name.is_empty() || told.as_deref() == Some(name))
-        {
-            found.push((le64(rest, 8), le64(rest, 16) & NUMBER));
-        }
-        if len < 26 {
-            break;
-        }
+        let name = rest.get(start..).and_then(|rest| rest.get(..units * 2)).map(text);
+        let found = Listed {
+            kind: le32(rest, 0),
+            name: name.unwrap_or_default(),
+            vcn: le64(rest, 8),
+            record: le64(rest, 16) & NUMBER,
+        };
         rest = rest.get(len..).unwrap_or_default();
-    }
-    found
+        Some(found)
+    })
 }
 
 /// Bytes of these runs together.
