@@ -62,7 +62,7 @@ pub use apply::{Report, apply, undo};
 pub use machine::{Machine, MachineVolume};
 pub use plan::{Action, Notice, Plan};
 pub use recover::{Recovered, Recovery, recover_journals};
-pub use target::{AdaptOptions, Identity, StripOptions, Target};
+pub use target::{AdaptOptions, Identity, KeepNetwork, StripOptions, Target};
 
 use vdisk_core::{Error, ErrorKind, Result};
 use vdisk_guest::inventory::Family;
