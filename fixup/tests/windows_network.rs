@@ -402,6 +402,13 @@ fn sysprep_waits_for_the_first_start() {
     assert!(told.contains(&"windows.sysprep") && told.contains(&"windows.sysprep.losses"));
     let text = script(folder.path(), &after, 2);
     assert!(text.contains("'/generalize', '/oobe', '/quiet', '/reboot'"), "{text}");
+    let place = folder.path().join("other");
+    fs::create_dir(&place).unwrap();
+    let files = [(POWERSHELL, &b"MZ"[..]), (&SCRIPT[1..], b"other"), (SYSPREP, b"MZ")];
+    let spec = Spec { system: None, files: &files, ..Spec::SEVEN };
+    let Some(disk) = windows(&place, &spec, |_| {}) else { return };
+    let (_, plan) = stripped(&disk, &options);
+    assert!(plan.refusals[0].message.contains("waits for the first start"), "{plan:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! in a log beside it. It needs nothing but PowerShell 2, which Windows 7 and Server 2008 R2 were
 //! the first to have in the box.
 
-use vdisk_core::Result;
+use vdisk_core::{Error, Result};
 
 use super::guest::{Guest, Nt};
 use super::{Data, Hives, Reason, Registry, files};
@@ -46,7 +46,8 @@ pub(super) fn waits(system: &Registry, set: &str) -> Result<bool> {
 /// Has Windows run `body` once at its first start, by PowerShell, as `LocalSystem`.
 ///
 /// # Errors
-/// As [`Registry::set`] and [`files::put`].
+/// [`Refused`](vdisk_core::ErrorKind::Refused) where something else waits already; as
+/// [`Registry::set`] and [`files::put`].
 pub(super) fn install(
     machine: &mut Machine,
     hives: &mut Hives,
@@ -57,7 +58,12 @@ pub(super) fn install(
 ) -> Result<()> {
     let script = format!("{HEAD}\n{body}").replace('\n', "\r\n");
     let path = format!("{}/{FOLDER}/firstboot.ps1", guest.folder);
-    files::put(machine.volume(&guest.root)?.fs(), &path, script.as_bytes(), reason, plan)?;
+    let fs = machine.volume(&guest.root)?.fs();
+    if files::read(fs, &path)?.is_some_and(|old| old != script.as_bytes()) {
+        return Err(Error::refused(format!("something else waits for the first start: {path}"))
+            .hint("let the guest start once, or take the earlier run back with --undo"));
+    }
+    files::put(fs, &path, script.as_bytes(), reason, plan)?;
     let command = format!(
         "%SystemRoot%\\System32\\cmd.exe /d /c start \"\" /b \"%SystemRoot%\\{}\" -NoProfile \
          -NonInteractive -ExecutionPolicy Bypass -File \"%SystemRoot%\\{FOLDER}\\firstboot.ps1\"",

@@ -15,9 +15,8 @@ const HARDWARE: [&str; 11] = [
     "PCI", "PCMCIA", "USB", "SD", "ISAPNP", "VMBUS", "XEN", "XENBUS", "XENVIF", "B06BDRV", "EBDRV",
 ];
 
-/// Adapters made of others, by the beginning of their `ComponentId`.
-const TEAMS: [(&str, &str); 7] = [
-    ("compositebus\\ms_implat_mp", "a team of network cards"),
+/// Adapters made of others, by the beginning of their `ComponentId` behind its bus.
+const TEAMS: [(&str, &str); 6] = [
     ("ms_implat", "a team of network cards"),
     ("vms_", "a virtual switch of Hyper-V"),
     ("ms_bridge", "a bridge of network cards"),
@@ -52,7 +51,8 @@ impl Adapter {
 
     /// What it is, where it is made of other adapters.
     fn team(&self) -> Option<&'static str> {
-        let found = TEAMS.iter().find(|(start, _)| devices::starts_with(&self.component, start));
+        let component = self.component.rsplit('\\').next().unwrap_or_default();
+        let found = TEAMS.iter().find(|(start, _)| devices::starts_with(component, start));
         found.map(|(_, what)| *what)
     }
 
