@@ -80,6 +80,7 @@ pub(super) fn strip(
             tell(one, asked, plan);
         }
     }
+    tell_of_ipv6(hives.config(machine, "SYSTEM")?, set, &adapters, plan)?;
     for set in &sets {
         leave(machine, hives, set, options, plan)?;
     }
@@ -111,6 +112,23 @@ fn tell(one: &Found, asked: bool, plan: &mut Plan) {
     };
     let message = format!("{} has fixed settings: {}", one.name(), one.settings.show());
     plan.warn(FIXED, message, hint);
+}
+
+/// Says which fixed addresses of IPv6 the new card does not get.
+fn tell_of_ipv6(system: &Registry, set: &str, adapters: &[Adapter], plan: &mut Plan) -> Result<()> {
+    for adapter in adapters.iter().filter(|adapter| adapter.card().is_some()) {
+        let Some(luid) = &adapter.luid else { continue };
+        let found = nsi::addresses6(system, set, luid)?;
+        if !found.is_empty() {
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            plan.warn(
+                FIXED,
+                format!("{} has fixed addresses of IPv6: {}", adapter.name(), found.join(", ")),
+                "they are not kept: set them again by hand where they are needed",
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Takes the adapters out of one control set, and out of SOFTWARE.

@@ -5,6 +5,8 @@
 //! bytes: alone in tables of interfaces, before an address in those of addresses, behind the
 //! destination in those of routes.
 
+use std::net::Ipv6Addr;
+
 use vdisk_core::Result;
 
 use super::super::Registry;
@@ -15,6 +17,8 @@ const MODULES: [&str; 3] = [
     "{eb004a01-9b1a-11d4-9123-0050047759bc}",
     "{eb004a11-9b1a-11d4-9123-0050047759bc}",
 ];
+/// The table of addresses.
+const ADDRESSES: &str = "10";
 /// Hexadecimal digits of a `NET_LUID`.
 const DIGITS: usize = 16;
 
@@ -29,6 +33,20 @@ pub(super) fn rows(system: &Registry, set: &str, luid: &str) -> Result<Vec<(Stri
         }
     }
     Ok(found)
+}
+
+/// Addresses of IPv6 that were set by hand: those are kept here alone, behind the adapter in the
+/// keys of a table.
+pub(super) fn addresses6(system: &Registry, set: &str, luid: &str) -> Result<Vec<Ipv6Addr>> {
+    let table = format!("{set}\\Control\\Nsi\\{}\\{ADDRESSES}", MODULES[1]);
+    let rows = system.value_names(&table)?;
+    Ok(rows.iter().filter_map(|row| address6(row, luid)).collect())
+}
+
+fn address6(row: &str, luid: &str) -> Option<Ipv6Addr> {
+    let (head, rest) = row.split_at_checked(DIGITS)?;
+    let address = rest.get(..2 * DIGITS).filter(|_| head.eq_ignore_ascii_case(luid))?;
+    u128::from_str_radix(address, 16).ok().map(Ipv6Addr::from)
 }
 
 /// Whether a row is one of an address or a route, and not of the adapter itself.
@@ -56,5 +74,15 @@ mod tests {
         assert!(is_of(route, LUID) && is_address(route));
         assert!(!is_of("00000006000006000a033a0500000000", LUID));
         assert!(!is_of("0000000000070000060000", LUID), "not at a multiple of eight bytes");
+    }
+
+    #[test]
+    fn addresses_are_read_from_rows() {
+        let row = format!("{LUID}fd000000000000000000000000000001");
+        assert_eq!(address6(&row, LUID), Some("fd00::1".parse().unwrap()));
+        assert_eq!(address6(&row, "0000000800000600"), None);
+        for bad in [LUID, "", "x", &row[..40], &row.replace("fd", "zz"), "\u{e9}\u{e9}"] {
+            assert_eq!(address6(bad, LUID), None, "{bad}");
+        }
     }
 }
