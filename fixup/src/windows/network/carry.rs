@@ -69,7 +69,7 @@ pub(super) fn choose<'a>(
             "leave --keep-network out, and set the new card by hand",
         );
     }
-    Some(chosen)
+    plan.refusals.is_empty().then_some(chosen)
 }
 
 /// The only card, or the only one with a gateway.
@@ -81,14 +81,14 @@ fn the_only_one<'a>(cards: &[&'a Found]) -> Option<&'a Found> {
     with.next().copied().filter(|_| with.next().is_none())
 }
 
-/// Puts what gives the new card these settings into the guest; whether that can be.
+/// Puts what gives the new card these settings into the guest, or says why that cannot be.
 pub(super) fn install(
     machine: &mut Machine,
     hives: &mut Hives,
     guest: &Guest,
     from: &Found,
     plan: &mut Plan,
-) -> Result<bool> {
+) -> Result<()> {
     if let Some(why) = firstboot::hindrance(machine, guest)? {
         plan.warn(
             ID,
@@ -99,7 +99,7 @@ pub(super) fn install(
             ),
             "set them by hand after the first start",
         );
-        return Ok(false);
+        return Ok(());
     }
     let private = match &from.adapter {
         Some(adapter) => category::was_private(hives.config(machine, "SOFTWARE")?, adapter)?,
@@ -107,8 +107,7 @@ pub(super) fn install(
     };
     let why = format!("the new card gets what {} had: {}", from.name(), from.settings.show());
     let reason = Reason { id: ID, what: "set the new network card at the first start", why: &why };
-    firstboot::install(machine, hives, guest, reason, &script(&from.settings, private), plan)?;
-    Ok(true)
+    firstboot::install(machine, hives, guest, reason, &script(&from.settings, private), plan)
 }
 
 /// The part of the script that sets the card. All that goes into it is addresses, numbers, and

@@ -71,14 +71,12 @@ pub(super) fn strip(
         let message = "no network card has fixed settings that could be kept";
         plan.warn("windows.network.keep", message, "");
     }
-    let carried = match chosen {
-        Some(from) => carry::install(machine, hives, guest, from, plan)?,
-        None => false,
-    };
-    for one in found.iter().filter(|one| one.settings.is_fixed()) {
-        if !(carried && chosen.is_some_and(|chosen| chosen.guid == one.guid)) {
-            tell(one, asked, plan);
-        }
+    if let Some(from) = chosen {
+        carry::install(machine, hives, guest, from, plan)?;
+    }
+    let is_chosen = |one: &Found| chosen.is_some_and(|chosen| chosen.guid == one.guid);
+    for one in found.iter().filter(|one| one.settings.is_fixed() && !is_chosen(one)) {
+        tell(one, asked, plan);
     }
     tell_of_ipv6(hives.config(machine, "SYSTEM")?, set, &adapters, plan)?;
     for set in &sets {
