@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use vdisk::{Algorithm, Format};
 use vdisk_define::Mac;
-use vdisk_fixup::Target;
+use vdisk_fixup::{KeepNetwork, Target};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -124,6 +124,23 @@ pub(crate) enum IdentityChoice {
     Keep,
     /// A copy that lives beside the original
     New,
+    /// Such a copy of a Windows, by Microsoft's way: sysprep runs at the first start, restarts it
+    /// and asks at the console for what setup asks for
+    Sysprep,
+}
+
+/// What of its old place a Windows keeps, or forgets besides.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OldPlace {
+    /// Windows: the new network card gets the fixed settings of the old one at the first start
+    /// (addresses, gateways, DNS, WINS); of several old cards, those of the one with this address,
+    /// or else of the only one with a gateway. A Linux keeps its settings anyway
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true,
+        default_missing_value = "", value_parser = keep_network)]
+    pub(crate) keep_network: Option<KeepNetwork>,
+    /// Windows: forget the USB disks and screens, too, that it has seen
+    #[arg(long)]
+    pub(crate) purge_ghosts: bool,
 }
 
 /// How an image given on the command line is opened.
@@ -487,6 +504,14 @@ fn format(text: &str) -> Result<Format, String> {
         .ok_or_else(|| "known formats: raw, vhd (vpc), vhdx (avhdx), vmdk".to_owned())
 }
 
+fn keep_network(text: &str) -> Result<KeepNetwork, String> {
+    if text.is_empty() {
+        return Ok(KeepNetwork::Only);
+    }
+    let address = text.parse().map_err(|_| "not an IPv4 address, such as 192.168.1.10")?;
+    Ok(KeepNetwork::Of(address))
+}
+
 fn algorithm(text: &str) -> Result<Algorithm, String> {
     match text {
         "sha256" => Ok(Algorithm::Sha256),
@@ -509,6 +534,8 @@ pub(crate) struct StripArgs {
     /// Its new name in the network
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    #[command(flatten)]
+    pub(crate) old_place: OldPlace,
 }
 
 /// Make the guest start on another kind of machine
@@ -543,6 +570,8 @@ pub(crate) struct Passage {
     /// Leave out actions, by their id or the beginning of it (see --dry-run)
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub(crate) keep: Vec<String>,
+    #[command(flatten)]
+    pub(crate) old_place: OldPlace,
     #[command(flatten)]
     pub(crate) drivers: DriverArgs,
     /// Show what would be done and do nothing

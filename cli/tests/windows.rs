@@ -71,7 +71,8 @@ fn judge(place: &Place, plan: &Value, before: &str, after: &str, root: usize) {
     volumes.iter().for_each(|volume| std::fs::remove_file(volume).unwrap());
 }
 
-/// From a disk to an image for `target`, and from that onto a larger disk.
+/// From a disk to an image for `target`, with more options behind it where there are any, and from
+/// that onto a larger disk.
 fn there_and_back(spec: &Spec<'_>, root: usize, image: &str, target: &str, device: bool) {
     let place = Place::new();
     if windows(&place.path(""), spec, |_| {}).is_none() {
@@ -123,7 +124,10 @@ fn windows_7_by_way_of_vhd() {
 
 #[test]
 fn windows_7_by_way_of_vmdk() {
-    there_and_back(&Spec::SEVEN, 1, "vm.vmdk", "vmware", false);
+    let powershell = "Windows/System32/WindowsPowerShell/v1.0/powershell.exe";
+    let spec = Spec { files: &[(powershell, b"MZ")], ..Spec::SEVEN };
+    let target = "vmware --keep-network=10.3.58.5 --purge-ghosts";
+    there_and_back(&spec, 1, "vm.vmdk", target, false);
 }
 
 #[test]

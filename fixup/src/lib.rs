@@ -24,7 +24,8 @@
 //! * The disk given is only read.
 //! * Every changed byte belongs to an action, or to the bookkeeping of the file system it is in.
 //! * A second run on the outcome plans nothing, but for a copy's: each run makes another machine.
-//! * No code of the guest runs.
+//! * No code of the guest runs here. What can only be done there waits for its first start, where
+//!   that is asked for.
 //!
 //! # What is not here
 //!
@@ -62,7 +63,7 @@ pub use apply::{Report, apply, undo};
 pub use machine::{Machine, MachineVolume};
 pub use plan::{Action, Notice, Plan};
 pub use recover::{Recovered, Recovery, recover_journals};
-pub use target::{AdaptOptions, Identity, StripOptions, Target};
+pub use target::{AdaptOptions, Identity, KeepNetwork, StripOptions, Target};
 
 use vdisk_core::{Error, ErrorKind, Result};
 use vdisk_guest::inventory::Family;

@@ -1,6 +1,7 @@
 //! Where a guest goes, and what is asked for.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// The machine a guest is to start on.
@@ -59,6 +60,20 @@ pub enum Identity {
     /// A copy that lives beside the original.
     #[default]
     New,
+    /// Such a copy, made another machine by Windows itself at its first start.
+    Sysprep,
+}
+
+/// Which fixed network settings the new card of a Windows gets at its first start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepNetwork {
+    /// None: they are only told.
+    #[default]
+    No,
+    /// Those of the old card; of several, those of the only one with a default gateway.
+    Only,
+    /// Those of the card that had this address.
+    Of(Ipv4Addr),
 }
 
 /// What [`strip`](crate::strip()) is asked for.
@@ -70,6 +85,10 @@ pub struct StripOptions {
     pub keep: BTreeSet<String>,
     /// The new name in the network, where one is wanted.
     pub hostname: Option<String>,
+    /// Which fixed network settings go over to the new card.
+    pub keep_network: KeepNetwork,
+    /// Whether Windows forgets removable disks and screens that it has seen.
+    pub purge_ghosts: bool,
     /// Go on where only caution says no.
     pub force: bool,
 }

@@ -24,6 +24,8 @@ pub(super) fn planned(
     let strip = StripOptions {
         identity: args.identity.into(),
         keep: args.keep.iter().cloned().collect(),
+        keep_network: args.old_place.keep_network.unwrap_or_default(),
+        purge_ghosts: args.old_place.purge_ghosts,
         ..StripOptions::default()
     };
     let adapt = args.drivers.options(target);
@@ -47,6 +49,10 @@ pub(super) fn tell_identity(args: &Passage, context: &Context<'_>) {
             "the machine becomes another one: what was protected for its old identity (DPAPI, \
              domain membership, known host keys) is not taken along"
         }
+        Identity::Sysprep => {
+            "the machine becomes another one at its first start: sysprep runs, restarts it, and \
+             asks at the console for what setup asks for"
+        }
     });
 }
 
@@ -55,10 +61,11 @@ pub(super) fn as_text(args: &Passage, target: Option<Target>) -> String {
     let identity = match args.identity {
         IdentityChoice::Keep => "keep",
         IdentityChoice::New => "new",
+        IdentityChoice::Sysprep => "sysprep",
     };
     let target = target.map_or("none", Target::name);
     format!(
-        "target {target}, identity {identity}, without {:?}, {:?}",
-        args.keep, args.drivers.drivers
+        "target {target}, identity {identity}, without {:?}, {:?}, network {:?}, ghosts {}",
+        args.keep, args.drivers.drivers, args.old_place.keep_network, args.old_place.purge_ghosts
     )
 }

@@ -11,6 +11,8 @@ pub(super) fn run(args: &StripArgs, context: &Context<'_>) -> Result<Outcome> {
         identity: args.identity.into(),
         keep: args.keep.iter().cloned().collect(),
         hostname: args.hostname.clone(),
+        keep_network: args.old_place.keep_network.unwrap_or_default(),
+        purge_ghosts: args.old_place.purge_ghosts,
         force: args.fixup.force,
     };
     fixup::run("strip", &args.fixup, context, |machine, plan| {
@@ -23,6 +25,7 @@ impl From<IdentityChoice> for Identity {
         match choice {
             IdentityChoice::Keep => Self::Keep,
             IdentityChoice::New => Self::New,
+            IdentityChoice::Sysprep => Self::Sysprep,
         }
     }
 }

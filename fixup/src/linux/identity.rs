@@ -10,6 +10,10 @@ use crate::{Action, Identity, Plan, StripOptions};
 
 /// Takes the guest off its hardware, and with [`Identity::New`] makes it another machine.
 pub(super) fn strip(tree: &mut Tree<'_>, options: &StripOptions, plan: &mut Plan) {
+    if options.identity == Identity::Sysprep {
+        plan.stop("linux.identity", "sysprep is Windows' own", "take --identity new");
+        return;
+    }
     let is_new = options.identity == Identity::New;
     let mut step =
         |id: &str,

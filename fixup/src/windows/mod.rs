@@ -9,17 +9,24 @@
 //! | `drivers/`, `inf/` | drivers from a folder of the host, and the files that describe them |
 //! | `bcd/` | boot configuration data, and the EFI system partition |
 //! | `files.rs` | files put in place by noted actions |
+//! | `network/` | network adapters that stay behind, and what was set for them |
+//! | `devices.rs`, `ghosts.rs` | devices that Windows remembers |
+//! | `firstboot.rs` | one thing for Windows to do at its first start |
 //! | `identity/` | machine SID, names, disk ids |
 //! | `ntfs/` | security descriptors of files, and what file records say |
 
 mod adapt;
 pub mod bcd;
+mod devices;
 mod drivers;
 mod files;
+mod firstboot;
+mod ghosts;
 mod guest;
 mod hives;
 pub mod identity;
 pub mod inf;
+mod network;
 pub mod ntfs;
 mod registry;
 
@@ -43,7 +50,9 @@ pub fn strip(
 ) -> Result<()> {
     with_hives(machine, index, plan, |machine, hives, guest, plan| {
         drivers::strip(machine, hives, guest, options, plan)?;
-        identity::strip(machine, hives, options, plan)
+        network::strip(machine, hives, guest, options, plan)?;
+        ghosts::strip(machine, hives, options, plan)?;
+        identity::strip(machine, hives, guest, options, plan)
     })
 }
 

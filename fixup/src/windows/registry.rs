@@ -124,6 +124,15 @@ impl Registry {
         key.subkeys()?.map(|key| Ok(key?.name().to_string())).collect()
     }
 
+    /// Names of the values of the key at `path`; none where it is not there.
+    ///
+    /// # Errors
+    /// Damage of the hive.
+    pub fn value_names(&self, path: &str) -> Result<Vec<String>> {
+        let Some(key) = self.key(path)? else { return Ok(Vec::new()) };
+        key.values()?.map(|value| Ok(value?.name().to_string())).collect()
+    }
+
     /// Of SYSTEM: the control sets that are used, `Current` and `Default` of `Select`, such as
     /// `ControlSet001`.
     ///

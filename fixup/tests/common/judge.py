@@ -1,6 +1,7 @@
 """What differs between two hives, by hivex: keys and values, as JSON.
 
 judge.py diff BEFORE AFTER        all differences
+judge.py mentions HIVE TEXT...    every key and value that has one of the texts in its name or data
 judge.py regipy HIVE < questions  reads [[path, name], ...] and answers by regipy
 """
 import json
@@ -40,6 +41,25 @@ def diff(before, after):
     }
 
 
+def mentions(name, texts):
+    import uuid
+    found = []
+    needles = [text.lower() for text in texts]
+    binary = [uuid.UUID(text).bytes_le.hex() for text in texts if text.startswith("{")]
+    for path, values in walk(name).items():
+        if any(needle in path.lower() for needle in needles):
+            found.append(path)
+        for value, (_, data) in values.items():
+            raw = bytes.fromhex(data)
+            told = [value] + [raw[at:].decode("utf-16-le", "replace") for at in (0, 1)]
+            told = [text.lower() for text in told]
+            if any(needle in text for needle in needles for text in told) or any(
+                needle in data for needle in binary
+            ):
+                found.append(path + ": " + value)
+    return found
+
+
 def by_regipy(name):
     from regipy.registry import RegistryHive
     hive = RegistryHive(name)
@@ -53,5 +73,7 @@ def by_regipy(name):
 
 if sys.argv[1] == "diff":
     print(json.dumps(diff(sys.argv[2], sys.argv[3])))
+elif sys.argv[1] == "mentions":
+    print(json.dumps(mentions(sys.argv[2], sys.argv[3:])))
 else:
     print(json.dumps(by_regipy(sys.argv[2]), default=str))

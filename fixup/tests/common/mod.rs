@@ -158,7 +158,7 @@ pub(crate) fn windows_with_bcd(
 }
 
 /// What SOFTWARE tells of the version.
-fn software(path: &Path, version: &str) {
+pub(crate) fn software(path: &Path, version: &str) {
     fs::write(path, empty_hive(5)).unwrap();
     let mut software = Registry::open(path);
     let key = "Microsoft\\Windows NT\\CurrentVersion";
@@ -271,10 +271,11 @@ pub(crate) fn assert_exactly(plan: &Plan, name: &str, before: &Path, after: &Pat
     let planned: Vec<&Action> =
         plan.actions.iter().filter(|action| action.place.starts_with(&prefix)).collect();
     let key_gone = |path: &str| {
+        let path = path.to_lowercase();
         planned.iter().any(|action| {
             action.after.is_none()
                 && path
-                    .strip_prefix(&action.place[prefix.len()..])
+                    .strip_prefix(&action.place[prefix.len()..].to_lowercase())
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('\\'))
         })
     };
@@ -294,10 +295,13 @@ pub(crate) fn assert_exactly(plan: &Plan, name: &str, before: &Path, after: &Pat
     }
     for action in &planned {
         let place = action.place.to_lowercase();
-        let gone = action.place.split_once('\\').map(|(_, path)| path).unwrap();
-        let deleted = found["deleted"].as_array().unwrap();
+        let gone = place.split_once('\\').map(|(_, path)| path).unwrap();
+        let deleted = found["deleted"].as_array().unwrap().iter();
+        let mut deleted = deleted.map(|path| path.as_str().unwrap().to_lowercase());
+        // What goes with its key was noted before that.
+        let within = gone.rsplit_once(": ").is_some_and(|(key, _)| key_gone(key));
         assert!(
-            seen.contains(&place) || deleted.iter().any(|path| path == gone),
+            seen.contains(&place) || within || deleted.any(|path| path == gone),
             "{} is planned and did not happen",
             action.place
         );
@@ -312,6 +316,16 @@ pub(crate) fn assert_exactly(plan: &Plan, name: &str, before: &Path, after: &Pat
     by_regipy(&planned, &prefix, after);
 }
 
+/// Keys and values of a hive that have one of the texts in their name or data, by hivex. GUIDs in
+/// braces are looked for as bytes too.
+pub(crate) fn mentions(hive: &Path, texts: &[&str]) -> Vec<String> {
+    if !Tool::Hivex.there() {
+        return Vec::new();
+    }
+    let args = [&["-c", JUDGE, "mentions", arg(hive)], texts].concat();
+    serde_json::from_str(&must(Tool::Hivex.python(), &args)).unwrap()
+}
+
 /// regipy reads numbers and texts of the plan too.
 fn by_regipy(planned: &[&Action], prefix: &str, hive: &Path) {
     if !Tool::Regipy.there() {
@@ -323,7 +337,9 @@ fn by_regipy(planned: &[&Action], prefix: &str, hive: &Path) {
     for action in planned {
         let Some((path, name)) = action.place[prefix.len()..].rsplit_once(": ") else { continue };
         let after = last(&action.place);
-        if after.as_ref().is_some_and(|after| after.chars().all(|c| c.is_ascii_digit())) {
+        let is_number =
+            |after: &String| !after.is_empty() && after.chars().all(|digit| digit.is_ascii_digit());
+        if after.as_ref().is_some_and(is_number) {
             questions.push((path, name));
             answers.push(after.unwrap());
         }

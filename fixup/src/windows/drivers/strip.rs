@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use vdisk_core::Result;
 
 use super::super::guest::{Guest, Nt};
-use super::super::{Data, Hives, Reason, Registry, files};
+use super::super::{Data, Hives, Reason, Registry, devices, files};
 use super::company::company;
 use super::filters;
 use super::known::{AGENTS, HARDWARE_FILTERS, IN_BOX, PROCESSORS, TOOLS, has};
@@ -17,9 +17,6 @@ const AUTO_START: u32 = 2;
 const DISABLED: u32 = 4;
 /// `Type` of drivers of devices.
 const KERNEL_DRIVER: u32 = 1;
-
-/// Network cards.
-const NET: &str = "{4D36E972-E325-11CE-BFC1-08002BE10318}";
 
 /// Switches off what belongs to the old machine.
 pub(in super::super) fn strip(
@@ -51,7 +48,6 @@ pub(in super::super) fn strip(
             let message = format!("{filter} stands in the way of all disks, and is not of Windows");
             plan.warn("windows.filter", message, "see whether it works without the old machine");
         }
-        network(system, set, options, plan)?;
     }
     Ok(())
 }
@@ -69,7 +65,7 @@ struct Service {
 }
 
 fn services(system: &Registry, set: &str) -> Result<Vec<Service>> {
-    let devices = devices(system, set)?;
+    let buses = buses(system, set)?;
     let mut found = Vec::new();
     let Some(all) = system.key(&format!("{set}\\Services"))? else { return Ok(found) };
     for key in all.subkeys()? {
@@ -87,7 +83,7 @@ fn services(system: &Registry, set: &str) -> Result<Vec<Service>> {
             start,
             image: image.unwrap_or_default(),
             owners: owners.unwrap_or_default(),
-            buses: devices.get(&name.to_lowercase()).cloned().unwrap_or_default(),
+            buses: buses.get(&name.to_lowercase()).cloned().unwrap_or_default(),
             name,
         });
     }
@@ -95,18 +91,11 @@ fn services(system: &Registry, set: &str) -> Result<Vec<Service>> {
 }
 
 /// By service, the buses of all devices that it is for.
-fn devices(system: &Registry, set: &str) -> Result<BTreeMap<String, Vec<String>>> {
+fn buses(system: &Registry, set: &str) -> Result<BTreeMap<String, Vec<String>>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let Some(root) = system.key(&format!("{set}\\Enum"))? else { return Ok(found) };
-    for bus in root.subkeys()? {
-        let bus = bus?;
-        for device in bus.subkeys()? {
-            for instance in device?.subkeys()? {
-                let service = instance?.value("Service")?;
-                let service = service.map_or(Ok(None), |value| value.as_string())?;
-                let Some(service) = service else { continue };
-                found.entry(service.to_lowercase()).or_default().push(bus.name().to_string());
-            }
+    for device in devices::list(system, set)? {
+        if let Some(service) = device.service {
+            found.entry(service.to_lowercase()).or_default().push(device.bus);
         }
     }
     Ok(found)
@@ -180,47 +169,4 @@ fn switch_off(
     let reason = Reason { id, what: "switch a service off", why };
     let path = format!("{set}\\Services\\{name}");
     system.set(plan, reason, &path, "Start", &Data::Dword(DISABLED)).map(drop)
-}
-
-/// Addresses of network cards that were set by hand, and fixed addresses in the network.
-fn network(
-    system: &mut Registry,
-    set: &str,
-    options: &StripOptions,
-    plan: &mut Plan,
-) -> Result<()> {
-    let id = "windows.network.address";
-    let why = "two cards with one address cannot be in one network";
-    let reason = Reason { id, what: "forget an address of a network card", why };
-    let class = format!("{set}\\Control\\Class\\{NET}");
-    for name in system.children(&class)? {
-        let path = format!("{class}\\{name}");
-        let address = system.text(&path, "NetworkAddress")?;
-        if address.is_some_and(|address| !address.is_empty()) && !options.keeps(id) {
-            system.delete_value(plan, reason, &path, "NetworkAddress")?;
-        }
-    }
-    let interfaces = format!("{set}\\Services\\Tcpip\\Parameters\\Interfaces");
-    for name in system.children(&interfaces)? {
-        let path = format!("{interfaces}\\{name}");
-        let values = ["IPAddress", "SubnetMask", "DefaultGateway", "NameServer"];
-        let mut told = Vec::new();
-        for value in values {
-            let texts = system.texts(&path, value)?;
-            let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
-            if !texts.is_empty() {
-                told.push(format!("{value} {}", texts.join(" ")));
-            }
-        }
-        let fixed = system.number(&path, "EnableDHCP")? == Some(0);
-        if fixed && told.iter().any(|one| !one.starts_with("IPAddress 0.0.0.0")) {
-            let message = format!("a network card has fixed settings: {}", told.join(", "));
-            plan.warn(
-                "windows.network.fixed",
-                message,
-                "the new card is another one for Windows, and asks a DHCP server: set them again",
-            );
-        }
-    }
-    Ok(())
 }

@@ -23,8 +23,8 @@ const DISABLED: u32 = 4;
 /// The first build that does not authenticate to a machine with the same SID.
 const STRICT_BUILD: u32 = 26_100;
 /// The way out for whom a new SID is no help.
-const SYSPREP: &str = "let the guest do it itself, with: sysprep /generalize; or move it with \
-                       --identity keep, and never run the original beside it";
+const SYSPREP: &str = "let Windows do it itself with --identity sysprep, or move it with --identity \
+                       keep and never run the original beside it";
 
 /// Refuses domain controllers, and without `force` what keeps the SID in state of its own.
 pub(super) fn services(
@@ -35,9 +35,7 @@ pub(super) fn services(
 ) -> Result<()> {
     let system = hives.config(machine, "SYSTEM")?;
     let set = system.control_sets()?.into_iter().next().unwrap_or_default();
-    let product = system.text(&format!("{set}\\Control\\ProductOptions"), "ProductType")?;
-    let directory = runs(system, &set, "NTDS")?;
-    if directory || product.is_some_and(|product| product.eq_ignore_ascii_case("LanmanNT")) {
+    if is_domain_controller(system, &set)? {
         plan.stop(
             "windows.sid.domain-controller",
             "the SID of a domain controller is the domain's: it cannot be changed",
@@ -45,11 +43,7 @@ pub(super) fn services(
         );
         return Ok(());
     }
-    for service in system.children(&format!("{set}\\Services"))? {
-        let Some((_, role)) = ROLES.iter().find(|(name, _)| fits(name, &service)) else { continue };
-        if !runs(system, &set, &service)? {
-            continue;
-        }
+    for (service, role) in roles(system, &set)? {
         let message = format!("it is {role} ({service}), which keeps the machine's SID elsewhere");
         if options.force {
             plan.warn("windows.sid.role", message, SYSPREP);
@@ -57,8 +51,7 @@ pub(super) fn services(
             plan.stop("windows.sid.role", message, format!("{SYSPREP}; or go on with --force"));
         }
     }
-    let joined = format!("{set}\\Control\\CloudDomainJoin\\JoinInfo");
-    if !system.children(&joined)?.is_empty() {
+    if is_cloud_joined(system, &set)? {
         plan.warn(
             "windows.sid.cloud-joined",
             "it is joined to Entra ID (Azure AD), as the same device as the original",
@@ -66,6 +59,33 @@ pub(super) fn services(
         );
     }
     Ok(())
+}
+
+/// Whether the accounts of the machine are those of a domain.
+pub(super) fn is_domain_controller(system: &Registry, set: &str) -> Result<bool> {
+    let product = system.text(&format!("{set}\\Control\\ProductOptions"), "ProductType")?;
+    let is_said = product.is_some_and(|product| product.eq_ignore_ascii_case("LanmanNT"));
+    Ok(is_said || runs(system, set, "NTDS")?)
+}
+
+/// Whether it is a device of Entra ID (Azure AD).
+pub(super) fn is_cloud_joined(system: &Registry, set: &str) -> Result<bool> {
+    let joined = format!("{set}\\Control\\CloudDomainJoin\\JoinInfo");
+    Ok(!system.children(&joined)?.is_empty())
+}
+
+/// Services with state of their own that names the machine, and what they make of it.
+pub(super) fn roles(system: &Registry, set: &str) -> Result<Vec<(String, &'static str)>> {
+    let mut found = Vec::new();
+    for service in system.children(&format!("{set}\\Services"))? {
+        let role = ROLES.iter().find(|(name, _)| fits(name, &service));
+        if let Some((_, role)) = role
+            && runs(system, set, &service)?
+        {
+            found.push((service, *role));
+        }
+    }
+    Ok(found)
 }
 
 /// Warns of what the members of a domain, the users and the latest Windows have to expect.
@@ -106,7 +126,7 @@ pub(super) fn losses(machine: &Machine, users: &[&Profile], plan: &mut Plan) {
             "Windows 11 24H2, Server 2025 and later keep another identity of the machine in a \
              place that is not documented; whether copies authenticate to one another with a new \
              SID alone was not seen",
-            "watch for event 6167 of LsaSrv; what Microsoft supports is: sysprep /generalize",
+            "watch for event 6167 of LsaSrv; what Microsoft supports is --identity sysprep",
         );
     }
 }

@@ -6,6 +6,8 @@ use vdisk_core::{ErrorKind, Result};
 use crate::windows::{Data, Hives, Reason};
 use crate::{Machine, Plan, StripOptions};
 
+const GUID: &str = "windows.machine-guid";
+
 /// What becomes of a value.
 #[derive(Clone, Copy)]
 enum New {
@@ -28,8 +30,15 @@ struct Rule {
     why: &'static str,
 }
 
+/// What a licensed server of Remote Desktop shows its clients.
+const RDS_CERTIFICATES: [&str; 4] =
+    ["Certificate", "X509 Certificate", "X509 Certificate ID", "X509 Certificate2"];
+/// Networks are known by their gateways' addresses and by the days they were used.
+const NETWORKS: &str = "it tells where the other machine has been and when; a network that is met \
+                        again counts as public until it is said to be private";
+
 /// The table. What agents keep was collected from what their makers say of cloned machines.
-const RULES: [Rule; 19] = [
+const RULES: [Rule; 27] = [
     Rule {
         id: "windows.wsus",
         hive: "SOFTWARE",
@@ -77,6 +86,70 @@ const RULES: [Rule; 19] = [
         names: &["*"],
         new: New::None,
         why: "a licence was given to the other machine",
+    },
+    Rule {
+        id: "windows.rds-licence",
+        hive: "SYSTEM",
+        key: "SET\\Control\\Terminal Server\\RCM",
+        names: &RDS_CERTIFICATES,
+        new: New::None,
+        why: "clients take servers with the same certificate for one; it is made anew",
+    },
+    Rule {
+        id: "windows.rds-licence",
+        hive: "SYSTEM",
+        key: "SET\\Services\\TermService\\Parameters",
+        names: &RDS_CERTIFICATES,
+        new: New::None,
+        why: "clients take servers with the same certificate for one; it is made anew",
+    },
+    Rule {
+        id: "windows.rdp-certificate",
+        hive: "SOFTWARE",
+        key: "Microsoft\\SystemCertificates\\Remote Desktop\\Certificates",
+        names: &["*"],
+        new: New::None,
+        why: "Remote Desktop made it for the other machine, and makes another one",
+    },
+    Rule {
+        id: "windows.rdp-certificate",
+        hive: "SYSTEM",
+        key: "SET\\Control\\Terminal Server\\WinStations\\RDP-Tcp",
+        names: &["SelfSignedCertificate"],
+        new: New::None,
+        why: "Remote Desktop made it for the other machine, and makes another one",
+    },
+    Rule {
+        id: "windows.network.profile",
+        hive: "SOFTWARE",
+        key: "Microsoft\\Windows NT\\CurrentVersion\\NetworkList\\Profiles",
+        names: &["*"],
+        new: New::None,
+        why: NETWORKS,
+    },
+    Rule {
+        id: "windows.network.profile",
+        hive: "SOFTWARE",
+        key: "Microsoft\\Windows NT\\CurrentVersion\\NetworkList\\Signatures\\Managed",
+        names: &["*"],
+        new: New::None,
+        why: NETWORKS,
+    },
+    Rule {
+        id: "windows.network.profile",
+        hive: "SOFTWARE",
+        key: "Microsoft\\Windows NT\\CurrentVersion\\NetworkList\\Signatures\\Unmanaged",
+        names: &["*"],
+        new: New::None,
+        why: NETWORKS,
+    },
+    Rule {
+        id: "windows.network.profile",
+        hive: "SOFTWARE",
+        key: "Microsoft\\Windows NT\\CurrentVersion\\NetworkList\\Nla\\Cache",
+        names: &["*"],
+        new: New::None,
+        why: NETWORKS,
     },
     Rule {
         id: "windows.agent.sccm",
@@ -175,7 +248,7 @@ const RULES: [Rule; 19] = [
         why: "its server takes machines with the same id for one",
     },
     Rule {
-        id: "windows.machine-guid",
+        id: GUID,
         hive: "SOFTWARE",
         key: "Microsoft\\Cryptography",
         names: &["MachineGuid"],
@@ -192,12 +265,23 @@ pub(super) fn change(
     plan: &mut Plan,
 ) -> Result<()> {
     for rule in RULES.iter().filter(|rule| !options.keeps(rule.id)) {
-        if rule.id == "windows.machine-guid" && has_machine_keys(machine, hives, options, plan)? {
+        if rule.id == GUID && has_machine_keys(machine, hives, options, plan)? {
             continue;
         }
         apply(rule, machine, hives, plan)?;
     }
     Ok(())
+}
+
+/// Takes away what goes, and leaves what would be made new as it is.
+pub(super) fn take_away(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    options: &StripOptions,
+    plan: &mut Plan,
+) -> Result<()> {
+    let goes = |rule: &&Rule| matches!(rule.new, New::None) && !options.keeps(rule.id);
+    RULES.iter().filter(goes).try_for_each(|rule| apply(rule, machine, hives, plan))
 }
 
 /// Whether keys of the machine stand in files that are named by its GUID: with another one Windows
@@ -238,7 +322,7 @@ fn has_machine_keys(
             "change it all the same with --force, and make certificates of the machine anew",
         )
     };
-    plan.warn("windows.machine-guid", message, hint);
+    plan.warn(GUID, message, hint);
     Ok(!options.force)
 }
 

@@ -10,23 +10,27 @@
 //! | `tasks.rs` | scheduled tasks, whose files the registry keeps the hashes of |
 //! | `name.rs` | the computer's name |
 //! | `ids.rs` | other numbers that tell machines apart: a table |
+//! | `keys.rs` | files and certificates that only one machine may have |
 //! | `disk.rs` | signature and GUIDs of the disk, serial numbers of volumes |
+//! | `sysprep.rs` | the same by Windows itself, at its first start |
 
 mod caution;
 mod disk;
 mod ids;
+mod keys;
 mod machine;
 mod name;
 mod profiles;
 pub mod rewrite;
 pub mod sid;
 pub mod swap;
+mod sysprep;
 mod tasks;
 mod volumes;
 
 use vdisk_core::Result;
 
-use super::Hives;
+use super::{Guest, Hives};
 use crate::{Identity, Machine, Plan, StripOptions};
 
 /// Plans and makes the changes of identity in `hives` and on the volumes of `machine`.
@@ -36,20 +40,26 @@ use crate::{Identity, Machine, Plan, StripOptions};
 pub(super) fn strip(
     machine: &mut Machine,
     hives: &mut Hives,
+    guest: &Guest,
     options: &StripOptions,
     plan: &mut Plan,
 ) -> Result<()> {
-    if options.identity == Identity::Keep {
-        return match &options.hostname {
-            Some(hostname) => name::change(machine, hives, hostname, options, plan),
-            None => Ok(()),
-        };
+    match options.identity {
+        Identity::Keep => {
+            return match &options.hostname {
+                Some(hostname) => name::change(machine, hives, hostname, options, plan),
+                None => Ok(()),
+            };
+        }
+        Identity::Sysprep => return sysprep::prepare(machine, hives, guest, options, plan),
+        Identity::New => {}
     }
     caution::services(machine, hives, options, plan)?;
     machine::change(machine, hives, options, plan)?;
     if !plan.refusals.is_empty() {
         return Ok(());
     }
+    keys::change(machine, hives, options, plan)?;
     ids::change(machine, hives, options, plan)?;
     disk::change(machine, hives, options, plan)?;
     match &options.hostname {

@@ -1,0 +1,129 @@
+//! Files and certificates that only one machine may have.
+
+use vdisk_core::Result;
+use vdisk_guest::fs::Edit;
+
+use crate::windows::{Hives, Registry};
+use crate::{Action, Machine, Plan, StripOptions};
+
+/// Files of one kind. `ROOT` in a folder stands for that of Windows.
+struct Rule {
+    id: &'static str,
+    folder: &'static str,
+    /// What a file's name begins with, in lower case.
+    start: &'static str,
+    /// What it ends with, in lower case.
+    end: &'static str,
+    why: &'static str,
+}
+
+/// Files that go, and that their owners make anew.
+const RULES: [Rule; 5] = [
+    Rule {
+        id: "windows.ssh-host-key",
+        folder: "/ProgramData/ssh",
+        start: "ssh_host_",
+        end: "_key",
+        why: "machines with the same key cannot be told apart; sshd makes another one at its start",
+    },
+    Rule {
+        id: "windows.ssh-host-key",
+        folder: "/ProgramData/ssh",
+        start: "ssh_host_",
+        end: "_key.pub",
+        why: "machines with the same key cannot be told apart; sshd makes another one at its start",
+    },
+    Rule {
+        id: "windows.rdp-certificate",
+        folder: "/ProgramData/Microsoft/Crypto/RSA/MachineKeys",
+        // The hash of the name that Remote Desktop gives the key of its own certificate.
+        start: "f686aace6942fb7f7ceb231212eef4a4_",
+        end: "",
+        why: "it is the key of the certificate that Remote Desktop made for the other machine",
+    },
+    Rule {
+        id: "windows.rdp-certificate",
+        folder: "/Documents and Settings/All Users/Application Data/Microsoft/Crypto/RSA/MachineKeys",
+        start: "f686aace6942fb7f7ceb231212eef4a4_",
+        end: "",
+        why: "it is the key of the certificate that Remote Desktop made for the other machine",
+    },
+    Rule {
+        id: "windows.agent.sccm",
+        folder: "ROOT",
+        start: "smscfg.ini",
+        end: "smscfg.ini",
+        why: "Configuration Manager takes machines with the same id for one",
+    },
+];
+/// Certificates of the machine.
+const OWN: &str = "Microsoft\\SystemCertificates\\MY\\Certificates";
+/// Contact ids of the transaction coordinator, by which it knows its partners.
+const CONTACTS: &str = "Classes\\CID";
+
+/// Takes away what can be, and says what stays.
+pub(super) fn change(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    options: &StripOptions,
+    plan: &mut Plan,
+) -> Result<()> {
+    files(machine, hives, options, plan)?;
+    shared(hives.config(machine, "SOFTWARE")?, plan)
+}
+
+/// Takes the files of the table away.
+pub(super) fn files(
+    machine: &mut Machine,
+    hives: &Hives,
+    options: &StripOptions,
+    plan: &mut Plan,
+) -> Result<()> {
+    let fs = machine.volume(hives.root())?.fs();
+    for rule in RULES.iter().filter(|rule| !options.keeps(rule.id)) {
+        let folder = if rule.folder == "ROOT" { hives.folder() } else { rule.folder };
+        // Links lead to where another rule looks.
+        let there =
+            fs.exists(folder.as_bytes())? && fs.resolve(folder.as_bytes())? == folder.as_bytes();
+        if !there {
+            continue;
+        }
+        for file in fs.read_dir(folder.as_bytes())? {
+            let name = String::from_utf8_lossy(&file.name).into_owned();
+            let lower = name.to_ascii_lowercase();
+            if !lower.starts_with(rule.start) || !lower.ends_with(rule.end) {
+                continue;
+            }
+            let path = format!("{folder}/{name}");
+            let len = fs.stat(path.as_bytes())?.size;
+            fs.apply(&Edit::Remove { path: path.as_bytes() })?;
+            let action = Action::new(rule.id, "remove a file that is one machine's own", path);
+            plan.act(action.why(rule.why).before(format!("file of {len} bytes")));
+        }
+    }
+    Ok(())
+}
+
+/// What the copy goes on sharing with the original.
+fn shared(software: &Registry, plan: &mut Plan) -> Result<()> {
+    let count = software.children(OWN)?.len();
+    if count > 0 {
+        plan.warn(
+            "windows.certificates",
+            format!(
+                "{count} certificates of the machine, with their keys, are those of the original \
+                 too: servers and clients take both machines for one"
+            ),
+            "have the copy enrol its own, and delete these there",
+        );
+    }
+    if !software.children(CONTACTS)?.is_empty() {
+        plan.warn(
+            "windows.msdtc",
+            "the transaction coordinator (MSDTC) has the same contact ids as the original's: \
+             transactions between the two fail",
+            "where they are used, run in the copy: msdtc -uninstall, then msdtc -install",
+        );
+    }
+    Ok(())
+}
