@@ -39,7 +39,7 @@ impl Edited {
             Change { offset: 40_000, bytes: vec![0xBB; 512] },
         ];
         let undo = image.with_file_name("made.undo");
-        vdisk::edit_undoable(&image, &OpenOptions::new(), &changes, false, &undo).expect("an edit");
+        vdisk::edit_undoable(&image, &OpenOptions::new(), &changes, false, &undo, |_| Ok(())).expect("an edit");
         let read = |path: &Path| std::fs::read(path).expect("it was made");
         let (after, undo) = (read(&image), read(&undo));
         Self { _folder: folder, image, before, after, undo }
