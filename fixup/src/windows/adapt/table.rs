@@ -3,7 +3,9 @@
 use super::super::guest::Nt;
 use crate::Target;
 
-/// Classes of devices (`Control\Class`): controllers of IDE and SATA, of SCSI, the system's own.
+/// Classes of devices (`Control\Class`): disks, controllers of IDE and SATA, of SCSI, the system's
+/// own.
+const DISK: &str = "{4D36E967-E325-11CE-BFC1-08002BE10318}";
 const HDC: &str = "{4D36E96A-E325-11CE-BFC1-08002BE10318}";
 const SCSI: &str = "{4D36E97B-E325-11CE-BFC1-08002BE10318}";
 const SYSTEM: &str = "{4D36E97D-E325-11CE-BFC1-08002BE10318}";
@@ -19,6 +21,9 @@ pub(crate) struct Controller {
     pub(crate) devices: &'static [Device],
 }
 
+/// What the loader's table has to name besides, whatever the controller: the disk itself.
+pub(crate) const ANY_DISK: Device = device("GenDisk", DISK, "disk");
+
 /// A driver that Windows brings along.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -33,7 +38,7 @@ pub(crate) struct Driver {
 }
 
 /// A device and its driver.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Device {
     /// Its hardware id, `#` for `\`.
     pub(crate) id: &'static str,
@@ -114,6 +119,7 @@ static VMBUS: Controller = Controller {
     ],
     devices: &[
         device("ACPI#VMBus", SYSTEM, "vmbus"),
+        device("root#VMBus", SYSTEM, "vmbus"),
         device("VMBUS#{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}", SCSI, "storvsc"),
     ],
 };
