@@ -64,7 +64,7 @@ pub(crate) fn controllers(target: Target) -> Vec<&'static Controller> {
         Target::Kvm => vec![&VIRTIO_BLK, &VIRTIO_SCSI, &AHCI, &IDE, &NVME],
         Target::Vmware => vec![&PVSCSI, &LSI_SAS, &NVME, &AHCI, &LSI_SCSI, &IDE],
         Target::VirtualBox => vec![&AHCI, &NVME, &LSI_SAS, &LSI_SCSI, &IDE, &VIRTIO_SCSI],
-        Target::Physical => vec![&AHCI, &NVME, &IDE, &LSI_SAS, &LSI_SAS2, &LSI_SAS3],
+        Target::Physical => vec![&AHCI, &NVME, &IDE, &LSI_SAS, &LSI_SAS2, &LSI_SAS3, &RAID],
     }
 }
 
@@ -142,6 +142,24 @@ static LSI_SAS3: Controller = Controller {
     devices: &[],
 };
 
+/// Adapters of servers and of Intel's boards. Each has a driver of its own, and one that is there
+/// will do; Windows 7 knows their devices by itself.
+static RAID: Controller = Controller {
+    name: "RAID",
+    drivers: &[
+        helpful("iaStorV", Nt::VISTA),
+        helpful("megasas", Nt::VISTA),
+        helpful("megasas2i", Nt::VISTA),
+        helpful("megasas35i", Nt::VISTA),
+        helpful("megasr", Nt::VISTA),
+        helpful("percsas2i", Nt::VISTA),
+        helpful("percsas3i", Nt::VISTA),
+        helpful("HpSAMD", Nt::VISTA),
+        helpful("SmartSAMD", Nt::VISTA),
+    ],
+    devices: &[],
+};
+
 static LSI_SCSI: Controller = Controller {
     name: "LSI Logic Parallel",
     drivers: &[only("symmpi", Nt::XP, Nt::VISTA), only("LSI_SCSI", Nt::VISTA, Nt::EIGHT)],
@@ -167,6 +185,8 @@ mod tests {
         let versions =
             [(5, 1), (5, 2), (6, 0), (6, 1), (6, 2), (6, 3), (10, 0)].map(|(a, b)| Nt::new(a, b));
         let ide = "intelide pciide atapi";
+        let raid =
+            "iaStorV megasas megasas2i megasas35i megasr percsas2i percsas3i HpSAMD SmartSAMD";
         let table: [(Target, [String; 7]); 6] = [
             (
                 Target::HyperVGen1,
@@ -233,11 +253,11 @@ mod tests {
                 [
                     ide.into(),
                     ide.into(),
-                    format!("msahci {ide} LSI_SAS"),
-                    format!("msahci stornvme {ide} LSI_SAS LSI_SAS2"),
-                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2"),
-                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2 LSI_SAS3"),
-                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2i LSI_SAS3i"),
+                    format!("msahci {ide} LSI_SAS {raid}"),
+                    format!("msahci stornvme {ide} LSI_SAS LSI_SAS2 {raid}"),
+                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2 {raid}"),
+                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2 LSI_SAS3 {raid}"),
+                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2i LSI_SAS3i {raid}"),
                 ],
             ),
         ];
