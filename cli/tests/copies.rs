@@ -143,6 +143,23 @@ fn gpt_disks() {
     everywhere(EIGHT_ONE, "hyper-v-gen2", &["disk.vhdx", "top.vhdx", "disk.vmdk"]);
 }
 
+/// A disk is captured as another machine: what is exact of an image is so of a capture.
+#[test]
+fn captured_as_another_machine() {
+    let place = Place::new();
+    let spec = Spec::SMALL;
+    let Some(disk) = original(&place.path(""), &spec, drivers) else { return };
+    let since = SystemTime::now();
+    let line = "p2v -f raw disk.raw vm.vhdx --target vmware --identity new --output json";
+    let done = place.run(line).code(0).json();
+    place.run("convert vm.vhdx captured.raw").ok();
+    let plan: Plan = serde_json::from_value(done["disks"][0]["plan"].clone()).unwrap();
+    assert!(plan.actions.iter().any(|action| action.id == "windows.driver.start"));
+    let (after, root, gpt) = (place.path("captured.raw"), spec.root(), spec.gpt);
+    Change { before: &disk, after: &after, root, gpt, plan: &plan, since }
+        .assert_exact(&place.path(""));
+}
+
 /// What is damaged inside a guest is refused with a code that says so, and nothing is written.
 #[test]
 fn a_damaged_guest_is_left_as_it_is() {

@@ -10,7 +10,7 @@ use vdisk_testkit::power::{Fate, Fault, Recorder, put_on_host};
 use vdisk_testkit::tools::{Tool, dissect_digest, libvhdi_digest, qemu, sha256};
 
 use super::commands::{Commit, Compact, Convert, Edit, Rebase, Write};
-use super::machines::{Back, Strip, guest};
+use super::machines::{self, Back, Strip};
 use super::repairs::{Repair, Undo};
 use super::{Scenario, Tally, quick_folder};
 
@@ -69,7 +69,7 @@ pub fn scenarios() -> Vec<Scenario> {
         add(name("edit"), format, |format, rng| Box::new(Edit::random(format, rng)));
         add(name("write"), format, |format, rng| Box::new(Write::random(format, rng)));
         add(name("convert"), format, |format, rng| Box::new(Convert::random(format, rng)));
-        if guest().is_some() {
+        if machines::is_there() {
             let name = |command: &str| format!("machine-{format}-{command}");
             add(name("strip"), format, |format, rng| Box::new(Strip::random(format, rng)));
             add(name("back"), format, |format, rng| Box::new(Back::random(format, rng)));

@@ -2,7 +2,8 @@
 //! of its disk in one step, and the way back; with the power cut.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use vdisk::{Error, ErrorKind, Format, Image};
@@ -16,42 +17,56 @@ use guests::Spec;
 #[path = "../../../fixup/tests/common/mod.rs"]
 mod guests;
 
-/// The disk of a small Windows; none where there is no corpus, or a tool is missing.
-pub fn guest() -> Option<&'static [u8]> {
-    static GUEST: OnceLock<Option<Vec<u8>>> = OnceLock::new();
-    let made = GUEST.get_or_init(|| {
-        let folder = super::quick_folder();
-        let disk = guests::original::original(folder.path(), &Spec::SMALL, |_| {})?;
-        Some(std::fs::read(disk).expect("a disk"))
-    });
-    made.as_deref()
-}
-
-/// A guest, and what becomes of it.
-struct Copied {
-    chain: Chain,
+/// A small Windows, and the other machine that it becomes.
+struct Guest {
+    before: Vec<u8>,
+    after: Vec<u8>,
     machine: Machine,
     plan: Plan,
-    before: &'static [u8],
-    after: Vec<u8>,
 }
 
-impl Copied {
-    fn random(format: Format, rng: &mut Rng) -> Self {
-        let before = guest().expect("a scenario with a guest");
-        let chain = Chain::holding(format, rng.usize(0..3), before);
-        let mut machine = Machine::open(Arc::new(VecDisk(before.to_vec())), 512).expect("a guest");
+impl Guest {
+    fn new(before: Vec<u8>) -> Self {
+        let mut machine = Machine::open(Arc::new(VecDisk(before.clone())), 512).expect("a guest");
         let mut plan = Plan::default();
         vdisk_fixup::strip(&mut machine, &StripOptions::default(), &mut plan).expect("a plan");
         let after = bytes_of(&*machine.changed().expect("its disk"));
         assert!(after != before, "nothing changes");
-        Self { chain, machine, plan, before, after }
+        Self { before, after, machine, plan }
+    }
+}
+
+thread_local! {
+    /// Made once: it takes as long as dozens of cuts.
+    static GUEST: Option<Rc<Guest>> = {
+        let folder = super::quick_folder();
+        let disk = guests::original::original(folder.path(), &Spec::SMALL, |_| {});
+        disk.map(|disk| Rc::new(Guest::new(std::fs::read(disk).expect("a disk"))))
+    };
+}
+
+/// Whether there is a guest: not where the corpus or a tool is missing.
+pub fn is_there() -> bool {
+    GUEST.with(Option::is_some)
+}
+
+/// A guest in an image, and what becomes of it.
+struct Copied {
+    chain: Chain,
+    guest: Rc<Guest>,
+}
+
+impl Copied {
+    fn random(format: Format, rng: &mut Rng) -> Self {
+        let guest = GUEST.with(Option::clone).expect("a scenario with a guest");
+        Self { chain: Chain::holding(format, rng.usize(0..3), &guest.before), guest }
     }
 
     fn apply(&self, recorder: &Recorder) -> Result<Option<PathBuf>, Error> {
         let open = watched(recorder).in_one_session();
         let image = self.chain.top();
-        let done = vdisk_fixup::apply(image, &open, &self.machine, &self.plan, "strip", false)?;
+        let Guest { machine, plan, .. } = &*self.guest;
+        let done = vdisk_fixup::apply(image, &open, machine, plan, "strip", false)?;
         Ok(done.map(|(report, _)| report))
     }
 
@@ -78,10 +93,10 @@ impl Copied {
             Ok(image) => {
                 let found = bytes_of(&image);
                 assert!(
-                    found == self.before || found == self.after,
+                    found == self.guest.before || found == self.guest.after,
                     "{context}: neither the original nor the copy"
                 );
-                found == self.before
+                found == self.guest.before
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Refused, "{context}: {error}");
@@ -137,11 +152,11 @@ impl Command for Strip {
     }
 
     fn done(&self, context: &str) {
-        self.0.assert_is(&self.0.after, context);
+        self.0.assert_is(&self.0.guest.after, context);
     }
 
     fn ask(&self, context: &str) {
-        self.0.ask(&self.0.after, context);
+        self.0.ask(&self.0.guest.after, context);
     }
 
     fn chain(&self) -> &Chain {
@@ -187,11 +202,11 @@ impl Command for Back {
     }
 
     fn done(&self, context: &str) {
-        self.0.assert_is(self.0.before, context);
+        self.0.assert_is(&self.0.guest.before, context);
     }
 
     fn ask(&self, context: &str) {
-        self.0.ask(self.0.before, context);
+        self.0.ask(&self.0.guest.before, context);
     }
 
     fn chain(&self) -> &Chain {
