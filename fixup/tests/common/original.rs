@@ -9,7 +9,7 @@ use vdisk_fixup::windows::identity::rewrite::rewrite;
 use vdisk_fixup::windows::identity::sid::MachineSid;
 use vdisk_fixup::windows::identity::swap::Swap;
 use vdisk_hive::{Editor, FileTime, Hive, ValueKind};
-use vdisk_testkit::regf::empty_hive;
+use vdisk_testkit::regf::{empty_hive, seal_header};
 use vdisk_testkit::tools::{arg, must, sha256};
 
 use super::volume::{GIVE, mounted};
@@ -115,6 +115,9 @@ fn dress(tree: &Path) {
     user_hive(&at("Users/bob/NTUSER.DAT"));
     user_hive(&at("Users/bob/AppData/Local/Microsoft/Windows/UsrClass.dat"));
     user_hive(&at(&format!("{CONFIG}/RegBack/SOFTWARE")));
+    // Of this one only the log names anybody.
+    fs::write(at(&format!("{CONFIG}/DRIVERS")), empty_hive(5)).unwrap();
+    log(&at(&format!("{CONFIG}/DRIVERS")));
     for (path, content) in [
         (TASK.to_owned(), task),
         (format!("$Recycle.Bin/{sid}/desktop.ini"), b"x".to_vec()),
@@ -159,7 +162,15 @@ fn user_hive(path: &Path) {
     bytes[at..at + dead.len()].copy_from_slice(&dead);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
-    let log = [vec![0x11; 512], utf16(&sid), vec![0; 600]].concat();
+    log(path);
+}
+
+/// A log of the hive at `path`, which Windows left behind: it begins like a hive, and names the user.
+fn log(path: &Path) {
+    let mut head = fs::read(path).unwrap()[..512].to_vec();
+    head[28] = 6;
+    seal_header(&mut head);
+    let log = [head, utf16(&format!("{OLD}-1000")), vec![0; 600]].concat();
     fs::write(format!("{}.LOG1", arg(path)), log).unwrap();
 }
 
