@@ -403,10 +403,12 @@ fn system_to(machine: &mut Machine, partition: u32, hive: &Path) {
     fs::write(hive, bytes).unwrap();
 }
 
+/// By service, `Start` and `StartOverride`.
+type Starts = BTreeMap<String, (u64, Option<u64>)>;
+
 /// What hivex tells of a SYSTEM.
 struct Told {
-    /// `Start` and `StartOverride` of each service.
-    services: BTreeMap<String, (u64, Option<u64>)>,
+    services: Starts,
     /// The loader's table: device, class, service.
     devices: Vec<(String, String, String)>,
     /// Every value that has to do with viostor: `KEY:NAME`, its type and data.
@@ -470,8 +472,7 @@ fn told(hives: &[&Path]) -> Option<Vec<Told>> {
     let mut args = vec!["-c", TELL];
     args.extend(hives.iter().map(|hive| arg(hive)));
     let said = must(Tool::Hivex.python(), &args);
-    let all: Vec<(BTreeMap<String, (u64, Option<u64>)>, Value, BTreeMap<String, String>)> =
-        serde_json::from_str(&said).unwrap();
+    let all: Vec<(Starts, Value, BTreeMap<String, String>)> = serde_json::from_str(&said).unwrap();
     let told = |(services, devices, viostor)| Told {
         services,
         devices: serde_json::from_value(devices).unwrap(),
