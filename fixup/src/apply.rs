@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vdisk::{EditReport, OpenOptions, edit_undoable, undo_edit};
-use vdisk_core::{Change, Disk, Error, ErrorKind, Result, write_file};
+use vdisk_core::{Change, Disk, Error, ErrorKind, Files, Output, Result, StoreExt};
 
 use crate::{Machine, Plan};
 
@@ -34,6 +34,11 @@ pub struct Report {
     pub bytes: u64,
     /// The file, in the report's own folder, that takes all of it back.
     pub undo: String,
+    /// What was written was read back. The report is there before anything is written, so one
+    /// without this tells of a run that was cut off: the guest is as it was, or `vdisk recover`
+    /// finishes, and either way the report takes it back.
+    #[serde(default)]
+    pub verified: bool,
     /// It was taken back.
     #[serde(default)]
     pub undone: bool,
@@ -43,9 +48,9 @@ pub struct Report {
 }
 
 /// Writes what `machine` changed to the image at `image`, which it was opened from with `open`: all
-/// of it or nothing, then reads it back. Gives the report's file and what is in it; `None` where
-/// nothing was to be done. Open the image with [`OpenOptions::in_one_session`], so that nobody can
-/// change it between plan and deed.
+/// of it or nothing, then reads it back. The report and the way back are there before that. Gives
+/// the report's file and what is in it; `None` where nothing was to be done. Open the image with
+/// [`OpenOptions::in_one_session`], so that nobody can change it between plan and deed.
 ///
 /// # Errors
 /// [`ErrorKind::Refused`] for a plan with refusals; [`ErrorKind::Internal`] where the image reads
@@ -64,21 +69,28 @@ pub fn apply(
         return Ok(None);
     }
     let (report_file, undo_file) = free_names(image, command)?;
-    let EditReport { changes: places, bytes, .. } =
-        edit_undoable(image, open, &changes, force, &undo_file)?;
-    read_back(image, open, &changes)?;
     let name_of = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let report = Report {
+    let mut report = Report {
         schema: SCHEMA.to_owned(),
         command: command.to_owned(),
         image: name_of(image),
-        places,
-        bytes,
+        places: 0,
+        bytes: 0,
         undo: name_of(&undo_file),
+        verified: false,
         undone: false,
         plan: plan.clone(),
     };
-    write(&report_file, &report, false)?;
+    let done = edit_undoable(image, open, &changes, force, &undo_file, |edit| {
+        (report.places, report.bytes) = (edit.changes, edit.bytes);
+        write(&report_file, &report, open, false)
+    })?;
+    if done.changes == 0 {
+        return Ok(None);
+    }
+    read_back(image, open, &changes)?;
+    report.verified = true;
+    write(&report_file, &report, open, true)?;
     Ok(Some((report_file, report)))
 }
 
@@ -97,10 +109,9 @@ pub fn undo(image: &Path, open: &OpenOptions, report: &Path, force: bool) -> Res
     if !is_name {
         return Err(not_a_report(report));
     }
-    let done = undo_edit(image, open, force, &report.with_file_name(&content.undo))?;
+    let way_back = report.with_file_name(&content.undo);
     content.undone = true;
-    write(report, &content, true)?;
-    Ok(done)
+    undo_edit(image, open, force, &way_back, || write(report, &content, open, true))
 }
 
 /// Names for a report and the way back that no file has yet.
@@ -135,10 +146,13 @@ fn read_back(image: &Path, open: &OpenOptions, changes: &[Change]) -> Result<()>
     Ok(())
 }
 
-fn write(path: &Path, report: &Report, overwrite: bool) -> Result<()> {
+fn write(path: &Path, report: &Report, open: &OpenOptions, overwrite: bool) -> Result<()> {
     let text = serde_json::to_vec_pretty(report)
         .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()).in_file(path))?;
-    write_file(path, &text, overwrite)
+    let mut output = Output::on(open.host().clone(), path, overwrite)?;
+    let name = output.main_name().to_owned();
+    output.create(&name)?.put(&text, 0, "report")?;
+    output.commit()
 }
 
 fn read(path: &Path) -> Result<Report> {

@@ -103,7 +103,7 @@ fn xp_gets_ide_or_a_word() {
         system: None,
         version: "5.1.2600",
         machine: X86,
-        drivers: &["atapi", "intelide", "pciide"],
+        drivers: &["atapi", "intelide", "pciide", "pciidex"],
         ..Spec::SEVEN
     };
     let prepare = |system: &mut common::Registry| {
@@ -115,7 +115,7 @@ fn xp_gets_ide_or_a_word() {
     let plan = adapted(folder.path(), &disk, &AdaptOptions::new(Target::HyperVGen1), 1);
     assert_eq!(started(&plan), ["intelide", "pciide"]);
     let critical = plan.actions.iter().filter(|one| one.id == "windows.driver.critical-device");
-    assert_eq!(critical.count(), 12, "six devices with class and service");
+    assert_eq!(critical.count(), 14, "seven devices with class and service");
 
     let bare = tempfile::tempdir().unwrap();
     let spec = Spec { drivers: &["atapi"], ..spec };

@@ -33,7 +33,7 @@ pub use ops::chain_ops;
 pub use parts::{lvm, parts};
 pub use repair::repair;
 pub use report::report;
-pub use volumes::{fs_btrfs, fs_ext, fs_fat, fs_ntfs, make_ntfs, fs_xfs};
+pub use volumes::{fs_btrfs, fs_ext, fs_fat, fs_ntfs, fs_xfs, make_ntfs};
 pub use windows::{bcd, inf};
 
 /// What an input says before its changes.

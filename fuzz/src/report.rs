@@ -43,7 +43,7 @@ impl Edited {
             Change { offset: 40_000, bytes: vec![0xBB; 512] },
         ];
         let undo = image.with_file_name("made.undo");
-        vdisk::edit_undoable(&image, &raw(), &changes, false, &undo).expect("an edit");
+        vdisk::edit_undoable(&image, &raw(), &changes, false, &undo, |_| Ok(())).expect("an edit");
         let read = |path: &Path| std::fs::read(path).expect("it was made");
         let (after, undo) = (read(&image), read(&undo));
         Self { _folder: folder, image, before, after, undo }
@@ -96,7 +96,8 @@ fn seal(journal: &mut [u8]) {
     let mut sealed = String::new();
     for line in text.split_inclusive('\n') {
         let mut words: Vec<_> = line.trim_end().split(' ').map(str::to_owned).collect();
-        let len = words.get(2).and_then(|len| len.parse::<usize>().ok()).filter(|_| words.len() == 4);
+        let len =
+            words.get(2).and_then(|len| len.parse::<usize>().ok()).filter(|_| words.len() == 4);
         if let Some(both) = len.and_then(|len| journal.get(at..)?.get(..len.checked_mul(2)?)) {
             at += both.len();
             words[3] = digest(both);

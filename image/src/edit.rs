@@ -64,33 +64,45 @@ pub fn edit(
 }
 
 /// As [`edit`]; before anything changes, what is needed to take the edit back is written to a file
-/// named `undo`, which must not be there yet. Where nothing would change there is no such file.
+/// named `undo`, which must not be there yet, and `announce` is told what is about to be done: where
+/// it fails, nothing is. Where nothing would change there is no such file, and no announcement.
 ///
 /// # Errors
-/// As [`edit`].
+/// As [`edit`]; those of `announce`.
 pub fn edit_undoable(
     path: &Path,
     open: &OpenOptions,
     changes: &[Change],
     force: bool,
     undo: &Path,
+    announce: impl FnOnce(&EditReport) -> Result<()>,
 ) -> Result<EditReport> {
     let open = &open.clone().in_one_session();
     let journal = planned(path, open, changes, force)?;
     if !journal.changes.is_empty() {
         journal.write_to(undo, open)?;
+        if let Err(error) = announce(&journal.report()) {
+            remove(undo, open)?;
+            return Err(error);
+        }
     }
     begin(path, open, &journal)
 }
 
-/// Takes the edit back that [`edit_undoable`] made, and removes `undo`. All of the changed sectors
-/// must be as the edit left them: an image that was used since is not touched. Where the edit was
-/// never made nothing changes.
+/// Takes the edit back that [`edit_undoable`] made, calls `noted`, and removes `undo`. All of the
+/// changed sectors must be as the edit left them: an image that was used since is not touched. Where
+/// the edit was never made nothing changes.
 ///
 /// # Errors
 /// [`Refused`](ErrorKind::Refused) where the image was changed since, or `undo` is no such file; as
-/// [`edit`].
-pub fn undo_edit(path: &Path, open: &OpenOptions, force: bool, undo: &Path) -> Result<EditReport> {
+/// [`edit`]; those of `noted`, after which a second call goes on.
+pub fn undo_edit(
+    path: &Path,
+    open: &OpenOptions,
+    force: bool,
+    undo: &Path,
+    noted: impl FnOnce() -> Result<()>,
+) -> Result<EditReport> {
     let open = &open.clone().in_one_session();
     let journal = Journal::read(undo)?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, "the file that takes the edit back is not there")
@@ -110,6 +122,7 @@ pub fn undo_edit(path: &Path, open: &OpenOptions, force: bool, undo: &Path) -> R
             .in_file(path)
             .hint("take later edits back first; a guest that has started cannot be taken back"));
     };
+    noted()?;
     remove(undo, open)?;
     Ok(report)
 }
@@ -171,8 +184,7 @@ fn finish(path: &Path, open: &OpenOptions, journal: &Journal) -> Result<EditRepo
     image.flush()?;
     image.close()?;
     remove(&path_of(path), open)?;
-    let bytes = journal.changes.iter().map(|change| change.after.len() as u64).sum();
-    Ok(EditReport { changes: journal.changes.len(), bytes })
+    Ok(journal.report())
 }
 
 fn remove(file: &Path, open: &OpenOptions) -> Result<()> {
@@ -219,6 +231,12 @@ impl Journal {
             journal.changes.push(Entry { offset, before, after });
         }
         Ok(journal)
+    }
+
+    /// What making its changes comes to.
+    fn report(&self) -> EditReport {
+        let bytes = self.changes.iter().map(|change| change.after.len() as u64).sum();
+        EditReport { changes: self.changes.len(), bytes }
     }
 
     /// Fails where the image holds what neither of us wrote.

@@ -141,7 +141,8 @@ impl OpenOptions {
     }
 
     /// The host whose files these are.
-    pub(crate) fn host(&self) -> &Arc<dyn Host> {
+    #[must_use]
+    pub fn host(&self) -> &Arc<dyn Host> {
         &self.host
     }
 

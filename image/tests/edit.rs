@@ -112,25 +112,29 @@ fn an_edit_is_taken_back_unless_the_guest_has_been_there() {
         let before = bytes_of(&open.open(&path).unwrap());
         let undo = folder.path().join(format!("{format}.undo"));
         let changes = [change(4000, &[2; 3000]), change(2 << 20, b"three")];
-        let edited = || edit_undoable(&path, &open, &changes, false, &undo).unwrap();
+        let edited = || edit_undoable(&path, &open, &changes, false, &undo, |_| Ok(())).unwrap();
         assert_eq!(edited().changes, 2, "{format}");
         // It may hold keys that the edit took out of the guest.
         assert_eq!(std::fs::metadata(&undo).unwrap().permissions().mode() & 0o777, 0o600);
         let after = bytes_of(&open.open(&path).unwrap());
-        assert_eq!(undo_edit(&path, &open, false, &undo).unwrap().changes, 2);
+        assert_eq!(undo_edit(&path, &open, false, &undo, || Ok(())).unwrap().changes, 2);
         assert_eq!(bytes_of(&open.open(&path).unwrap()), before, "{format}");
-        assert_eq!(undo_edit(&path, &open, false, &undo).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            undo_edit(&path, &open, false, &undo, || Ok(())).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
 
         // Once more, and the guest writes to one of the places.
         edited();
         edit(&path, &open, &[change(2 << 20, b"other")], false).unwrap();
-        let error = undo_edit(&path, &open, false, &undo).unwrap_err();
+        let error = undo_edit(&path, &open, false, &undo, || Ok(())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         edit(&path, &open, &[change(2 << 20, b"three")], false).unwrap();
         assert_eq!(bytes_of(&open.open(&path).unwrap()), after);
-        undo_edit(&path, &open, false, &undo).unwrap();
+        undo_edit(&path, &open, false, &undo, || Ok(())).unwrap();
         // Nothing to change leaves no file.
-        edit_undoable(&path, &open, &[change(2 << 20, &[0; 5])], false, &undo).unwrap();
+        edit_undoable(&path, &open, &[change(2 << 20, &[0; 5])], false, &undo, |_| panic!())
+            .unwrap();
         assert!(!undo.exists(), "{format}");
     }
 }

@@ -1,5 +1,6 @@
 //! `vdisk inspect`
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,15 +69,16 @@ pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<Outcome> 
         }
         return Ok(outcome(&[machine], &[]));
     }
-    let (mut machines, mut failures) = (Vec::new(), Vec::new());
-    for path in images(&args.images, args.source.format)? {
+    let (mut machines, mut failed) = (Vec::new(), Vec::new());
+    for found in images(&args.images, args.source.format)? {
         context.cancel.check()?;
-        match look(&path, &args.source) {
+        match look(&found.path, &args.source) {
             Ok(machine) => machines.push(machine),
-            Err(error) => failures
-                .push(Failure { filename: path.display().to_string(), message: error.to_string() }),
+            Err(error) => failed.push((found, error)),
         }
     }
+    failed.retain(|(found, _)| !is_part(found, &machines));
+    let failures: Vec<Failure> = failed.iter().map(Failure::of).collect();
     let shared = shared_by(&machines);
     if context.json() {
         let (images, shared, failures) = (&machines[..], &shared[..], &failures[..]);
@@ -129,12 +131,31 @@ fn shared_by(machines: &[Machine]) -> Vec<Shared> {
     shared(&named)
 }
 
+/// A file that is to be looked at.
+struct Found {
+    path: PathBuf,
+    /// It was not named, but stands in a folder that was.
+    in_folder: bool,
+}
+
+impl Failure {
+    fn of((found, error): &(Found, Error)) -> Self {
+        Self { filename: found.path.display().to_string(), message: error.to_string() }
+    }
+}
+
+/// Whether what was found in a folder is an extent of an image that was looked at.
+fn is_part(found: &Found, machines: &[Machine]) -> bool {
+    let id = std::fs::metadata(&found.path).map(|there| (there.dev(), there.ino())).ok();
+    found.in_folder && id.is_some_and(|id| machines.iter().any(|one| one.chain.contains(&id)))
+}
+
 /// The images named, and those in the folders named: there, what is no image is passed over.
-fn images(named: &[PathBuf], format: Option<Format>) -> Result<Vec<PathBuf>> {
+fn images(named: &[PathBuf], format: Option<Format>) -> Result<Vec<Found>> {
     let mut all = Vec::new();
     for path in named {
         if !path.is_dir() {
-            all.push(path.clone());
+            all.push(Found { path: path.clone(), in_folder: false });
             continue;
         }
         let listed = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
@@ -147,7 +168,7 @@ fn images(named: &[PathBuf], format: Option<Format>) -> Result<Vec<PathBuf>> {
                 .in_file(path)
                 .hint("with -f raw, all of its files are taken for raw images"));
         }
-        all.append(&mut files);
+        all.extend(files.into_iter().map(|path| Found { path, in_folder: true }));
     }
     Ok(all)
 }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use vdisk_core::{Error, ErrorKind, Result};
 use vdisk_guest::Place;
-use vdisk_guest::fs::{Edit, GuestFsMut};
+use vdisk_guest::fs::{Edit, GuestFs, GuestFsMut};
 use vdisk_hive::{Editor, FileTime, Hive, LOG_HEADER, changes};
 
 use super::identity::rewrite::unused;
@@ -159,7 +159,10 @@ impl Open {
         if let Some(swap) = &swap {
             (count, content) = unused(content, swap)?;
         }
-        if !changed && count == 0 {
+        let fs = machine.volume(&self.place)?.fs();
+        // A log that names the old machine goes, and with it the hive must be as recovered from it.
+        let named = swap.as_ref().map_or(Ok(false), |swap| logs_name(fs, &self.path, swap))?;
+        if !changed && count == 0 && !named {
             return Ok(());
         }
         if count > 0 {
@@ -168,7 +171,6 @@ impl Open {
             let action = Action::new("windows.sid.unused", what, &self.path).why(why);
             plan.act(action.before(format!("{count} times")));
         }
-        let fs = machine.volume(&self.place)?.fs();
         write(fs, &self.path, &self.bytes, &content)?;
         if fs.read(self.path.as_bytes(), MOST)? != content {
             return Err(Error::internal(format!("{} does not read back", self.path)));
@@ -194,6 +196,24 @@ fn write(fs: &mut dyn GuestFsMut, path: &str, before: &[u8], after: &[u8]) -> Re
     let data = from.zip(to).and_then(|(from, to)| after.get(from..to));
     let data = data.ok_or_else(|| Error::internal("a hive changed beyond its end"))?;
     fs.apply(&Edit::Write { path: path.as_bytes(), offset: start, data })
+}
+
+/// Whether logs of the hive at `path` name the machine that `swap` takes out.
+pub(super) fn logs_name(fs: &dyn GuestFs, path: &str, swap: &Swap) -> Result<bool> {
+    for ending in LOGS {
+        match fs.read(format!("{path}{ending}").as_bytes(), MOST) {
+            Ok(log) if swap.count(&log) > 0 => return Ok(true),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a file's name is one of a hive's log.
+pub(super) fn is_log(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    LOGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Zeros the header of a log; where the log names the machine that `swap` takes out, all of it.

@@ -137,11 +137,19 @@ impl Registry {
     /// `ControlSet001`.
     ///
     /// # Errors
-    /// [`Refused`](vdisk_core::ErrorKind::Refused) where none is there; damage of the hive.
+    /// [`Refused`](vdisk_core::ErrorKind::Refused) where it does not say, or none is there; damage
+    /// of the hive.
     pub fn control_sets(&self) -> Result<Vec<String>> {
         let mut sets = Vec::new();
-        for name in ["Current", "Default"] {
-            let number = self.number("Select", name)?.unwrap_or(1);
+        let current = self.number("Select", "Current")?.ok_or_else(|| {
+            Error::refused(format!(
+                "{} does not tell which control set is in use (Select: Current)",
+                self.name
+            ))
+            .hint("let Windows start once, or take a sound copy of the hive")
+        })?;
+        let default = self.number("Select", "Default")?.unwrap_or(current);
+        for number in [current, default] {
             let set = format!("ControlSet{number:03}");
             if !sets.contains(&set) && self.key(&set)?.is_some() {
                 sets.push(set);

@@ -2,6 +2,10 @@
 //! files; and judges of what was changed, none of them ours.
 #![allow(dead_code)]
 
+pub(crate) mod exactly;
+pub(crate) mod original;
+pub(crate) mod volume;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -70,6 +74,18 @@ impl Spec<'_> {
         ],
         files: &[],
     };
+    /// A Windows 7 whose registry holds little.
+    pub(crate) const SMALL: Self = Spec { system: None, ..Self::SEVEN };
+
+    /// The number of its partition.
+    pub(crate) fn root(&self) -> usize {
+        if self.gpt { 2 } else { 1 }
+    }
+
+    /// MiB of its volume.
+    fn mib(&self) -> u64 {
+        if self.system.is_some() { 80 } else { 16 }
+    }
 }
 
 /// A disk with that Windows, in `folder`; none where a tool or the corpus is missing.
@@ -87,6 +103,17 @@ pub(crate) fn windows_with_bcd(
     spec: &Spec<'_>,
     prepare: impl FnOnce(&mut Registry),
     prepare_bcd: impl FnOnce(&mut Registry),
+) -> Option<PathBuf> {
+    windows_dressed(folder, spec, prepare, prepare_bcd, |_| {})
+}
+
+/// The same, with more done to the files before they come onto the volume.
+pub(crate) fn windows_dressed(
+    folder: &Path,
+    spec: &Spec<'_>,
+    prepare: impl FnOnce(&mut Registry),
+    prepare_bcd: impl FnOnce(&mut Registry),
+    dress: impl FnOnce(&Path),
 ) -> Option<PathBuf> {
     let tools = ["sfdisk", "mkntfs", "ntfs-3g", "ntfscat", "mkfs.vfat", "mcopy", "xz"];
     let corpus = corpus::folder().filter(|_| programs(&tools))?;
@@ -137,7 +164,8 @@ pub(crate) fn windows_with_bcd(
         fs::create_dir_all(tree.join("Boot")).unwrap();
         fs::copy(&bcd, tree.join("Boot/BCD")).unwrap();
     }
-    let content = ntfs(folder, 80, &tree)?;
+    dress(&tree);
+    let content = ntfs(folder, spec.mib(), &tree)?;
     let disk = folder.join("disk.raw");
     if spec.gpt {
         let more = format!("uuid={PARTITION}");
@@ -270,6 +298,12 @@ pub(crate) fn assert_exactly(plan: &Plan, name: &str, before: &Path, after: &Pat
     let prefix = format!("{name}\\");
     let planned: Vec<&Action> =
         plan.actions.iter().filter(|action| action.place.starts_with(&prefix)).collect();
+    assert_planned(&planned, &prefix, &found);
+    by_regipy(&planned, &prefix, after);
+}
+
+/// The differences of two hives that a judge found are those of the actions for it.
+fn assert_planned(planned: &[&Action], prefix: &str, found: &Value) {
     let key_gone = |path: &str| {
         let path = path.to_lowercase();
         planned.iter().any(|action| {
@@ -293,7 +327,7 @@ pub(crate) fn assert_exactly(plan: &Plan, name: &str, before: &Path, after: &Pat
         assert_eq!(last.after, show(&change[3]), "{place} after");
         seen.push(place.to_lowercase());
     }
-    for action in &planned {
+    for action in planned {
         let place = action.place.to_lowercase();
         let gone = place.split_once('\\').map(|(_, path)| path).unwrap();
         let deleted = found["deleted"].as_array().unwrap().iter();
@@ -313,7 +347,6 @@ pub(crate) fn assert_exactly(plan: &Plan, name: &str, before: &Path, after: &Pat
     for deleted in found["deleted"].as_array().unwrap() {
         assert!(key_gone(deleted.as_str().unwrap()), "{deleted} was deleted");
     }
-    by_regipy(&planned, &prefix, after);
 }
 
 /// Keys and values of a hive that have one of the texts in their name or data, by hivex. GUIDs in

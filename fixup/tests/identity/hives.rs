@@ -11,7 +11,7 @@ use vdisk_hive::{Editor, FileTime, Hive};
 use vdisk_testkit::corpus;
 use vdisk_testkit::tools::{Tool, arg, must};
 
-use crate::OLD;
+use crate::common::original::OLD;
 
 /// A hive of the corpus.
 fn load(name: &str) -> Option<Vec<u8>> {
@@ -100,13 +100,7 @@ fn swapped(name: &str, old: MachineSid, judges: &[Tool]) -> Option<(Counts, usiz
 }
 
 /// Every key and value of `after` is as the judges read it in `before`, but for the SID.
-pub(crate) fn assert_swapped(
-    name: &str,
-    before: &Path,
-    after: &Path,
-    swap: &Swap,
-    judges: &[Tool],
-) {
+fn assert_swapped(name: &str, before: &Path, after: &Path, swap: &Swap, judges: &[Tool]) {
     for judge in judges.iter().copied().filter(|judge| judge.there()) {
         let was = told(judge, before);
         let wanted = expected(was.clone(), swap);
@@ -138,7 +132,7 @@ fn the_others_of_the_corpus() {
 }
 
 /// The machine that a hive names most often in its descriptors and data.
-pub(crate) fn commonest(hive: &[u8]) -> Option<MachineSid> {
+fn commonest(hive: &[u8]) -> Option<MachineSid> {
     let head = [0, 0, 0, 0, 0, 5, 21, 0, 0, 0];
     let mut counts = std::collections::BTreeMap::<MachineSid, usize>::new();
     for at in memchr::memmem::find_iter(hive, &head) {

@@ -9,31 +9,9 @@ use vdisk_fixup::Machine;
 use vdisk_fixup::windows::ntfs::{Ntfs, files, secure};
 use vdisk_testkit::VecDisk;
 
-use crate::volume::{judge, make, mounted};
-use crate::{OLD, swap};
-
-/// Gives files of a new directory descriptors that name accounts of two machines.
-pub(crate) const GIVE: &str = r#"
-import os, struct, sys
-def sid(a, *s):
-    return bytes([1, len(s)]) + a.to_bytes(6, 'big') + b''.join(struct.pack('<I', x) for x in s)
-def descriptor(owner, group, aces):
-    acl = b''.join(struct.pack('<BBHI', 0, 0, 8 + len(s), m) + s for m, s in aces)
-    acl = struct.pack('<BBHHH', 2, 0, 8 + len(acl), len(aces), 0) + acl
-    at = 20 + len(acl)
-    head = struct.pack('<BBHIIII', 1, 0, 0x8004, at, at + len(owner), 0, 20)
-    return head + acl + owner + group
-top, count, *machine = sys.argv[1], *map(int, sys.argv[2:])
-os.mkdir(top + '/files')
-system = sid(5, 18)
-for i in range(count):
-    path = f'{top}/files/{i}'
-    open(path, 'w').write('x')
-    user = sid(5, 21, *machine, 1000 + i % 7) if i % 3 else sid(5, 21, 1, 2, 3, 1000 + i)
-    group = sid(5, 21, *machine, 513) if i % 5 else system
-    aces = [(0x1f01ff, system), (0x120089 + i, user)]
-    os.setxattr(path, 'system.ntfs_acl', descriptor(user, group, aces))
-"#;
+use crate::common::original::OLD;
+use crate::common::volume::{GIVE, judge, make, mounted};
+use crate::swap;
 
 /// Prints the descriptors of the files.
 const TELL: &str = r#"

@@ -10,6 +10,7 @@ use vdisk_testkit::power::{Fate, Fault, Recorder, put_on_host};
 use vdisk_testkit::tools::{Tool, dissect_digest, libvhdi_digest, qemu, sha256};
 
 use super::commands::{Commit, Compact, Convert, Edit, Rebase, Write};
+use super::machines::{self, Back, Strip};
 use super::repairs::{Repair, Undo};
 use super::{Scenario, Tally, quick_folder};
 
@@ -17,11 +18,16 @@ use super::{Scenario, Tally, quick_folder};
 const STATES: usize = 60;
 /// States of which every one is looked at, at the beginning and the end: there the links change.
 const EDGE: usize = 30;
+/// Bytes of a guest's disk that are written at once.
+const PIECE: usize = 64 << 10;
 
 /// Something that changes the files of a chain.
 pub trait Command {
     /// Runs it; called again, it finishes what a cut left.
     fn run(&self, recorder: &Recorder) -> Result<(), Error>;
+
+    /// Removes what earlier runs left beside the images under names of their own.
+    fn forget(&self) {}
 
     /// Judges the files as a cut left them, at which `cut` operations were done.
     fn look(&self, cut: usize, context: &str);
@@ -63,6 +69,11 @@ pub fn scenarios() -> Vec<Scenario> {
         add(name("edit"), format, |format, rng| Box::new(Edit::random(format, rng)));
         add(name("write"), format, |format, rng| Box::new(Write::random(format, rng)));
         add(name("convert"), format, |format, rng| Box::new(Convert::random(format, rng)));
+        if machines::is_there() {
+            let name = |command: &str| format!("machine-{format}-{command}");
+            add(name("strip"), format, |format, rng| Box::new(Strip::random(format, rng)));
+            add(name("back"), format, |format, rng| Box::new(Back::random(format, rng)));
+        }
     }
     all
 }
@@ -98,6 +109,7 @@ fn cuts(command: &dyn Command, seed: u64, tally: &mut Tally) {
         let fate = fate(rng);
         let context = format!("seed {seed} state {number}: cut {cut} of {total}, {fate:?}");
         let files = replay.files(fate, rng);
+        command.forget();
         put_on_host(folder, &files);
         let asks = tally.asks(number);
         let judge = || {
@@ -120,6 +132,7 @@ fn cuts(command: &dyn Command, seed: u64, tally: &mut Tally) {
         if !tally.wants(number) {
             continue;
         }
+        command.forget();
         put_on_host(folder, &start);
         let judge = || {
             let context = format!("seed {seed} state {number}: fails after {limit} of {total}");
@@ -186,6 +199,31 @@ impl Chain {
         chain
     }
 
+    /// A base that holds `view`, and `depth` children one on the other that hold nothing.
+    pub fn holding(format: Format, depth: usize, view: &[u8]) -> Self {
+        let mut chain =
+            Self { format, folder: quick_folder(), paths: Vec::new(), views: Vec::new() };
+        let base = chain.path("base");
+        let mut new = NewImage::new(format, view.len() as u64);
+        new.set_list(chain.options()).expect("options");
+        vdisk::create(&base, &new, false).expect("a base");
+        let mut image = OpenOptions::new().open_rw(&base).expect("a new image");
+        for (number, piece) in view.chunks(PIECE).enumerate() {
+            if piece.iter().any(|byte| *byte != 0) {
+                image.write_at(piece, (number * PIECE) as u64).expect("room for the guest");
+            }
+        }
+        image.close().expect("a clean close");
+        chain.paths.push(base);
+        for number in 1..=depth {
+            let path = chain.path(&format!("child{number}"));
+            chain.create_child(&path);
+            chain.paths.push(path);
+        }
+        chain.views = vec![view.to_vec(); depth + 1];
+        chain
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -217,15 +255,20 @@ impl Chain {
 
     fn add_child(&mut self, name: &str, rng: &mut Rng) {
         let path = self.path(name);
+        self.create_child(&path);
+        let view = self.views.last().expect("a parent").clone();
+        self.push(path, view, rng);
+    }
+
+    /// A child of the top.
+    fn create_child(&self, path: &Path) {
         let list: Vec<String> = match self.format {
             // A child's grains are what they are.
             Format::Vmdk => Vec::new(),
             _ => vec![self.options().to_owned()],
         };
-        create_child(&path, self.format, self.top(), &OpenOptions::new(), &list, false)
+        create_child(path, self.format, self.top(), &OpenOptions::new(), &list, false)
             .expect("a child");
-        let view = self.views.last().expect("a parent").clone();
-        self.push(path, view, rng);
     }
 
     fn push(&mut self, path: PathBuf, mut view: Vec<u8>, rng: &mut Rng) {
@@ -310,8 +353,9 @@ pub fn assert_reads(path: &Path, view: &[u8], context: &str) {
 pub fn assert_holds(disk: &dyn Disk, view: &[u8], context: &str) {
     let found = bytes_of(disk);
     assert_eq!(found.len(), view.len(), "{context}: size");
-    if let Some(first) = found.iter().zip(view).position(|(a, b)| a != b) {
-        panic!("{context}: byte {first} differs");
+    if found != view {
+        let first = found.iter().zip(view).position(|(a, b)| a != b);
+        panic!("{context}: byte {} differs", first.unwrap_or_default());
     }
 }
 

@@ -1,7 +1,8 @@
 //! Cutting the power, everywhere.
 //!
 //! A *scenario* is one way to change images in place: random operations on one image
-//! ([`images`]), or a command that works on a chain ([`chains`]). A *round* is a scenario with a
+//! ([`images`]), or a command that works on a chain ([`chains`]), or on the Windows in one
+//! ([`machines`]). A *round* is a scenario with a
 //! seed; it is recorded once, and the states that cuts at its moments may leave are judged
 //! (`vdisk_testkit::power`). Rounds of all scenarios take turns until enough states were judged.
 //! Of some states programs that are not ours are asked too ([`judges`]).
@@ -10,6 +11,7 @@ mod chains;
 mod commands;
 mod images;
 mod judges;
+mod machines;
 mod repairs;
 
 use std::any::Any;
@@ -205,5 +207,12 @@ mod tests {
     #[test]
     fn chains_survive() {
         survives("chain-", 250);
+    }
+
+    #[test]
+    fn machines_survive() {
+        if machines::is_there() {
+            survives("machine-", 120);
+        }
     }
 }

@@ -4,7 +4,8 @@ use vdisk_core::Result;
 
 use super::super::guest::{Guest, Nt};
 use super::super::{Data, Hives, Reason, Registry};
-use super::table::{Controller, controllers};
+use super::nt5;
+use super::table::{ANY_DISK, Controller, Device, controllers};
 use crate::{Machine, Plan, Target};
 
 /// `Start` of what the loader loads.
@@ -19,16 +20,19 @@ pub(super) fn enable(
     plan: &mut Plan,
 ) -> Result<()> {
     let sets = hives.config(machine, "SYSTEM")?.control_sets()?;
+    if guest.version.is_nt5() {
+        nt5::complete(machine, hives, guest, &sets, plan)?;
+    }
     let mut starts_from = Vec::new();
     for controller in controllers(target) {
         let mut there = Vec::new();
-        let mut whole = controller.drivers(guest.version).next().is_some();
+        let mut whole = true;
         for driver in controller.drivers(guest.version) {
             let found = is_there(machine, hives, guest, &sets, driver.service)?;
             whole &= found || !driver.needed;
             there.extend(found.then_some(driver.service));
         }
-        if whole {
+        if whole && !there.is_empty() {
             starts_from.push(controller.name);
             let why = format!("{} may have its disk on {}", target.name(), controller.name);
             let system = hives.config(machine, "SYSTEM")?;
@@ -37,7 +41,7 @@ pub(super) fn enable(
                     start_at_boot(system, &format!("{set}\\Services\\{service}"), &why, plan)?;
                 }
                 if guest.version < Nt::EIGHT {
-                    bind(system, guest, set, controller, &why, plan)?;
+                    bind(system, set, &devices(guest, controller, &there), &why, plan)?;
                 }
             }
         }
@@ -54,6 +58,11 @@ fn is_there(
     sets: &[String],
     service: &str,
 ) -> Result<bool> {
+    for file in nt5::imports(guest, service) {
+        if !machine.volume(&guest.root)?.fs().exists(file.as_bytes())? {
+            return Ok(false);
+        }
+    }
     for set in sets {
         let path = format!("{set}\\Services\\{service}");
         let system = hives.config(machine, "SYSTEM")?;
@@ -69,12 +78,23 @@ fn is_there(
     Ok(true)
 }
 
+/// The devices of a controller and the drivers they take, as far as these are there.
+fn devices(guest: &Guest, controller: &Controller, there: &[&str]) -> Vec<Device> {
+    let found = controller.devices.iter().map(|device| match device.service {
+        // Server 2003 brings another driver for the same device.
+        "LSI_SCSI" if guest.version.is_nt5() => Device { service: "symmpi", ..*device },
+        _ => *device,
+    });
+    let mut found: Vec<Device> = found.filter(|one| there.contains(&one.service)).collect();
+    found.push(ANY_DISK);
+    found
+}
+
 /// Windows 7 and before look up the driver of a device they start from in a table of their own.
 fn bind(
     system: &mut Registry,
-    guest: &Guest,
     set: &str,
-    controller: &Controller,
+    devices: &[Device],
     why: &str,
     plan: &mut Plan,
 ) -> Result<()> {
@@ -83,14 +103,9 @@ fn bind(
         what: "tell the loader which driver a device takes",
         why,
     };
-    for device in controller.devices {
-        // Server 2003 brings another driver for the same device.
-        let service = match device.service {
-            "LSI_SCSI" if guest.version.is_nt5() => "symmpi",
-            other => other,
-        };
+    for device in devices {
         let path = format!("{set}\\Control\\CriticalDeviceDatabase\\{}", device.id);
-        for (name, text) in [("ClassGUID", device.class), ("Service", service)] {
+        for (name, text) in [("ClassGUID", device.class), ("Service", device.service)] {
             let now = system.text(&path, name)?;
             if !now.is_some_and(|now| now.eq_ignore_ascii_case(text)) {
                 system.set(plan, reason, &path, name, &Data::Sz(text.into()))?;

@@ -2,6 +2,7 @@
 
 mod boot;
 mod fitness;
+mod nt5;
 mod table;
 
 use vdisk_core::Result;

@@ -3,7 +3,9 @@
 use super::super::guest::Nt;
 use crate::Target;
 
-/// Classes of devices (`Control\Class`): controllers of IDE and SATA, of SCSI, the system's own.
+/// Classes of devices (`Control\Class`): disks, controllers of IDE and SATA, of SCSI, the system's
+/// own.
+const DISK: &str = "{4D36E967-E325-11CE-BFC1-08002BE10318}";
 const HDC: &str = "{4D36E96A-E325-11CE-BFC1-08002BE10318}";
 const SCSI: &str = "{4D36E97B-E325-11CE-BFC1-08002BE10318}";
 const SYSTEM: &str = "{4D36E97D-E325-11CE-BFC1-08002BE10318}";
@@ -19,6 +21,9 @@ pub(crate) struct Controller {
     pub(crate) devices: &'static [Device],
 }
 
+/// What the loader's table has to name besides, whatever the controller: the disk itself.
+pub(crate) const ANY_DISK: Device = device("GenDisk", DISK, "disk");
+
 /// A driver that Windows brings along.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -33,7 +38,7 @@ pub(crate) struct Driver {
 }
 
 /// A device and its driver.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Device {
     /// Its hardware id, `#` for `\`.
     pub(crate) id: &'static str,
@@ -59,7 +64,7 @@ pub(crate) fn controllers(target: Target) -> Vec<&'static Controller> {
         Target::Kvm => vec![&VIRTIO_BLK, &VIRTIO_SCSI, &AHCI, &IDE, &NVME],
         Target::Vmware => vec![&PVSCSI, &LSI_SAS, &NVME, &AHCI, &LSI_SCSI, &IDE],
         Target::VirtualBox => vec![&AHCI, &NVME, &LSI_SAS, &LSI_SCSI, &IDE, &VIRTIO_SCSI],
-        Target::Physical => vec![&AHCI, &NVME, &IDE, &LSI_SAS, &LSI_SAS2, &LSI_SAS3],
+        Target::Physical => vec![&AHCI, &NVME, &IDE, &LSI_SAS, &LSI_SAS2, &LSI_SAS3, &RAID],
     }
 }
 
@@ -114,6 +119,7 @@ static VMBUS: Controller = Controller {
     ],
     devices: &[
         device("ACPI#VMBus", SYSTEM, "vmbus"),
+        device("root#VMBus", SYSTEM, "vmbus"),
         device("VMBUS#{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}", SCSI, "storvsc"),
     ],
 };
@@ -133,6 +139,24 @@ static LSI_SAS2: Controller = Controller {
 static LSI_SAS3: Controller = Controller {
     name: "LSI SAS 3",
     drivers: &[only("LSI_SAS3", Nt::EIGHT_ONE, Nt::TEN), driver("LSI_SAS3i", Nt::TEN)],
+    devices: &[],
+};
+
+/// Adapters of servers and of Intel's boards. Each has a driver of its own, and one that is there
+/// will do; Windows 7 knows their devices by itself.
+static RAID: Controller = Controller {
+    name: "RAID",
+    drivers: &[
+        helpful("iaStorV", Nt::VISTA),
+        helpful("megasas", Nt::VISTA),
+        helpful("megasas2i", Nt::VISTA),
+        helpful("megasas35i", Nt::VISTA),
+        helpful("megasr", Nt::VISTA),
+        helpful("percsas2i", Nt::VISTA),
+        helpful("percsas3i", Nt::VISTA),
+        helpful("HpSAMD", Nt::VISTA),
+        helpful("SmartSAMD", Nt::VISTA),
+    ],
     devices: &[],
 };
 
@@ -161,6 +185,8 @@ mod tests {
         let versions =
             [(5, 1), (5, 2), (6, 0), (6, 1), (6, 2), (6, 3), (10, 0)].map(|(a, b)| Nt::new(a, b));
         let ide = "intelide pciide atapi";
+        let raid =
+            "iaStorV megasas megasas2i megasas35i megasr percsas2i percsas3i HpSAMD SmartSAMD";
         let table: [(Target, [String; 7]); 6] = [
             (
                 Target::HyperVGen1,
@@ -227,11 +253,11 @@ mod tests {
                 [
                     ide.into(),
                     ide.into(),
-                    format!("msahci {ide} LSI_SAS"),
-                    format!("msahci stornvme {ide} LSI_SAS LSI_SAS2"),
-                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2"),
-                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2 LSI_SAS3"),
-                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2i LSI_SAS3i"),
+                    format!("msahci {ide} LSI_SAS {raid}"),
+                    format!("msahci stornvme {ide} LSI_SAS LSI_SAS2 {raid}"),
+                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2 {raid}"),
+                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2 LSI_SAS3 {raid}"),
+                    format!("storahci stornvme {ide} LSI_SAS LSI_SAS2i LSI_SAS3i {raid}"),
                 ],
             ),
         ];

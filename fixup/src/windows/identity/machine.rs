@@ -11,6 +11,7 @@ use super::sid::MachineSid;
 use super::swap::Swap;
 use super::{caution, cautiously, profiles, tasks, volumes};
 use crate::windows::Hives;
+use crate::windows::hives::{is_log, logs_name};
 use crate::{Action, Machine, Plan, StripOptions};
 
 const ID: &str = "windows.sid";
@@ -155,7 +156,10 @@ fn others(
         if fs.exists(copies.as_bytes())? {
             for file in fs.read_dir(copies.as_bytes())? {
                 let name = String::from_utf8_lossy(&file.name).into_owned();
-                all.push((root.clone(), format!("{copies}/{name}")));
+                // Logs begin like hives, and go with theirs.
+                if !is_log(&name) {
+                    all.push((root.clone(), format!("{copies}/{name}")));
+                }
             }
         }
     }
@@ -194,13 +198,5 @@ fn names(fs: &dyn vdisk_guest::fs::GuestFs, path: &str, swap: &Swap) -> Result<b
     if !vdisk_hive::is_hive(&bytes) {
         return Ok(false);
     }
-    if swap.count(&bytes) > 0 {
-        return Ok(true);
-    }
-    for log in [".LOG1", ".LOG2", ".LOG"].map(|ending| format!("{path}{ending}")) {
-        if fs.exists(log.as_bytes())? && swap.count(&fs.read(log.as_bytes(), MOST)?) > 0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(swap.count(&bytes) > 0 || logs_name(fs, path, swap)?)
 }
