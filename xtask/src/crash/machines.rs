@@ -1,7 +1,7 @@
 //! A Windows that becomes another machine, which changes its registry, its descriptors and the ids
 //! of its disk in one step, and the way back; with the power cut.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -72,18 +72,26 @@ impl Copied {
 
     /// Removes reports, and what takes back what they tell of.
     fn forget(&self) {
-        for entry in std::fs::read_dir(self.chain.folder()).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.extension().is_some_and(|ending| ending == "json" || ending == "undo") {
-                std::fs::remove_file(path).expect("a file that can be removed");
-            }
+        for path in self.beside(&["json", "undo"]) {
+            std::fs::remove_file(path).expect("a file that can be removed");
         }
     }
 
-    /// The report of the first run.
-    fn report(&self) -> PathBuf {
-        let name = self.chain.top().file_name().expect("a file").to_string_lossy();
-        self.chain.top().with_file_name(format!("{name}.strip-1.json"))
+    /// The last report: a run that finds what an earlier one left takes the next number.
+    fn report(&self) -> Option<PathBuf> {
+        self.beside(&["json"]).pop()
+    }
+
+    /// Files of these kinds in the folder of the images, in order.
+    fn beside(&self, endings: &[&str]) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.chain.folder()).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let is_one = |path: &PathBuf| {
+            path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one))
+        };
+        let mut found: Vec<PathBuf> = paths.filter(is_one).collect();
+        found.sort();
+        found
     }
 
     /// The guest is the old one or the new one, or the image says which command finishes. Where it
@@ -105,7 +113,7 @@ impl Copied {
                 false
             }
         };
-        assert!(old || self.report().exists(), "{context}: no report tells of the copy");
+        assert!(old || self.report().is_some(), "{context}: no report tells of the copy");
         for below in 0..self.chain.paths.len() - 1 {
             self.chain.assert_view(below, context);
         }
@@ -181,7 +189,8 @@ impl Back {
 
 impl Command for Back {
     fn run(&self, recorder: &Recorder) -> Result<(), Error> {
-        take_back(self.chain().top(), recorder, &self.0.report())
+        let (open, report) = (watched(recorder), self.0.report().expect("a report"));
+        vdisk_fixup::undo(self.chain().top(), &open, &report, false).map(drop)
     }
 
     fn forget(&self) {
@@ -216,8 +225,4 @@ impl Command for Back {
     fn may_change(&self) -> Vec<PathBuf> {
         vec![self.chain().top().to_owned()]
     }
-}
-
-fn take_back(image: &Path, recorder: &Recorder, report: &Path) -> Result<(), Error> {
-    vdisk_fixup::undo(image, &watched(recorder), report, false).map(drop)
 }
