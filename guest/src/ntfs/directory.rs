@@ -189,8 +189,8 @@ impl<D: Deref<Target: Disk>> Ntfs<D> {
     /// The index of the directory of record `base`.
     ///
     /// # Errors
-    /// [`Usage`](vdisk_core::ErrorKind::Usage) for what is no directory; [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where it cannot be
-    /// read; the disk's.
+    /// [`Usage`](vdisk_core::ErrorKind::Usage) for what is no directory;
+    /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where it cannot be read; the disk's.
     pub fn directory(&self, base: &Record) -> Result<Directory> {
         if !base.is_directory() {
             return Err(Error::usage("it is no directory"));
