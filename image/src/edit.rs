@@ -127,7 +127,7 @@ pub fn edit_together(
         return Ok(EditReport::default());
     }
     let mut written = Vec::new();
-    let mut prepare = || {
+    let prepare = || {
         for (part, undo) in parts.iter().zip(undos) {
             if let Some(undo) = undo {
                 part.journal.write_to(undo, &part.open)?;
