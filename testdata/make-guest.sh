@@ -16,6 +16,7 @@
 set -euo pipefail
 # Tools of the host, as they are found in the guest too.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive
+export LVM_SUPPRESS_FD_WARNINGS=1
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- mbr-ext4 gpt-ext4 gpt-xfs
@@ -283,7 +284,7 @@ split_root() {
       status=none skip=$((start << 22)) count="$count" seek=$(((1 << 20) + (from << 22)))
     start=$((start + count))
   done < <(lvs --config "$config" --noheadings --segments -o seg_pe_ranges vg0/root |
-    sed -E 's/^ *([^:]+):([0-9]+)-([0-9]+)$/\1 \2 \3/' | while read -r d a b; do echo "$d $a $((b - a + 1))"; done)
+    sed -E 's/^ *([^:]+):([0-9]+)-([0-9]+) *$/\1 \2 \3/' | while read -r d a b; do echo "$d $a $((b - a + 1))"; done)
   [ "$start" = 450 ]
   rm "$image-root"
   release

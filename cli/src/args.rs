@@ -490,6 +490,9 @@ pub(crate) struct ExtractArgs {
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) source: Source,
+    /// The image of another disk of the one machine that is looked at; repeatable
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) with: Vec<PathBuf>,
     /// Images, disks, or folders whose images are all looked at
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,

@@ -163,7 +163,9 @@ fn sandbox(folder: &Path) -> Command {
         command.arg("--cap-add").arg(format!("CAP_{right}"));
     }
     command.arg("--bind").arg(folder).arg("/");
-    command.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run", "--chdir", "/"]);
+    // Root of the host may write settings of the kernel there, whatever rights it has left.
+    command.args(["--proc", "/proc", "--remount-ro", "/proc"]);
+    command.args(["--dev", "/dev", "--tmpfs", "/run", "--chdir", "/"]);
     command.args(["--clearenv", "--setenv", "HOME", "/root", "--setenv", "LC_ALL", "C"]);
     command.args(["--setenv", "PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "--"]);
     command

@@ -11,6 +11,7 @@
 mod disks;
 mod families;
 mod guest;
+mod tools;
 
 use guest::{Guest, UUID, adapted, cat, ids, stripped, text, tools};
 use tempfile::NamedTempFile;
