@@ -64,6 +64,9 @@ pub(super) struct Request<'a> {
     pub(super) before_conversion: bool,
 }
 
+/// A disk, and the size of its sectors.
+type Looked = (Arc<dyn Disk>, u64);
+
 impl Request<'_> {
     /// The definition's files, beside the first image.
     pub(super) fn make(&self) -> Result<Vec<(PathBuf, Definition)>> {
@@ -94,12 +97,7 @@ impl Request<'_> {
         Ok(files.into_iter().map(|one| (first.with_extension(one.extension), one)).collect())
     }
 
-    fn look(
-        &self,
-        path: &Path,
-        first: &Path,
-        hypervisor: Hypervisor,
-    ) -> Result<((Arc<dyn Disk>, u64), VmDisk)> {
+    fn look(&self, path: &Path, first: &Path, hypervisor: Hypervisor) -> Result<(Looked, VmDisk)> {
         let image = self.source.open_options().open(path)?;
         let format = image.info().format.name().to_owned();
         let sector_size = u64::from(image.info().logical_sector);

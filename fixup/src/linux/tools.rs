@@ -20,7 +20,7 @@ use super::tree::Tree;
 
 /// Bytes of an initramfs, and of what is kept of what a program says.
 const MOST_MADE: u64 = 512 << 20;
-const MOST_SAID: usize = 4096;
+const MOST_SAID: usize = 2048;
 /// How long a program may take; a slow machine needs some minutes.
 const LIMIT: Duration = Duration::from_secs(1800);
 /// Not in the copy: what no initramfs is made from, and what the sandbox has its own of.

@@ -85,6 +85,22 @@ pub(crate) fn fixed_together(sources: &[&Path], options: &AdaptOptions) -> Vec<N
     copies
 }
 
+/// A copy of the disk whose initramfs is packed with LZMA instead of gzip.
+pub(crate) fn with_lzma(source: &Path, layout: &str) -> NamedTempFile {
+    let copy = copy_of(source);
+    let volume = &volumes(layout)[0];
+    let (start, len) = (volume.start.to_string(), volume.len.to_string());
+    let more = ["--offset", &start, "--sizelimit", &len];
+    let device = Loop::attach(copy.path(), &more).expect("a loop device");
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = vdisk_testkit::loops::Mounted::new(&device.path, folder.path()).expect("a mount");
+    let script = "cd $0/boot && f=$(echo initrd.img-*) && gzip -dc $f > /tmp/$$ && \
+                  xz --format=lzma -1 -c /tmp/$$ > $f && rm /tmp/$$";
+    must("sh", &["-c", script, arg(&mounted.point)]);
+    drop(mounted);
+    copy
+}
+
 fn planned(machine: &mut Machine, identity: Identity, options: &AdaptOptions) -> Plan {
     let mut plan = Plan::default();
     let strip = StripOptions { identity, ..StripOptions::default() };
