@@ -175,8 +175,11 @@ fn disks_in_another_order_are_not_guessed() {
     );
 }
 
-/// The root's file system lies on two disks; the pieces of it, in bytes: disk, start, length.
-fn over_two(folder: &Path, guest: &TempDir) -> Option<(Vec<PathBuf>, Vec<(usize, u64, u64)>)> {
+/// Disk, start and length of a piece, bytes.
+type Piece = (usize, u64, u64);
+
+/// The root's file system lies on two disks; these, and the pieces of it.
+fn over_two(folder: &Path, guest: &TempDir) -> Option<(Vec<PathBuf>, Vec<Piece>)> {
     let lvm = Lvm::blank(&[40, 41])?;
     lvm.group("vg0");
     lvm.volume("vg0", &["-l", "100%FREE", "-n", "root"]);

@@ -39,6 +39,25 @@ fn put_programs(guest: &Guest, names: &[&str]) {
     }
 }
 
+/// As of dracut with its module `squash`.
+#[test]
+fn modules_in_a_squashfs_are_for_the_guests_tools() {
+    if !tools() {
+        return;
+    }
+    let guest = Guest::new("fedora");
+    guest.file("usr/bin/dracut", "");
+    guest.initramfs("boot/initramfs-6.1.img", &[("squashfs-root.img", "hsqs")], &["gzip"]);
+    let (_, plan) = adapted(guest.disk().path(), false);
+    let refusal = &plan.refusals[0];
+    assert!(refusal.message.contains("SquashFS"), "{refusal:?}");
+    let hint = refusal.hint.as_ref().unwrap();
+    assert!(hint.contains("--run-guest-tools") && hint.contains("dracut"), "{hint}");
+    // There is nothing to tell what machine its programs are for.
+    let (_, plan) = adapted(guest.disk().path(), true);
+    assert!(plan.refusals[0].message.contains("an unknown machine"), "{plan:?}");
+}
+
 fn adapted(image: &std::path::Path, allowed: bool) -> (Machine, Plan) {
     let disk = Arc::new(VecDisk(std::fs::read(image).unwrap()));
     let mut machine = Machine::open(disk, 512).unwrap();
