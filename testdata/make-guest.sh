@@ -141,13 +141,12 @@ make_disk() {
   root=$folder/mnt-$layout
   mkdir -p "$root"
   local -a parts=() names=()
-  local packer=gzip maker=initramfs-tools more=''
+  local packer=gzip maker=initramfs-tools
   case $layout in
     mbr-*)
       case $layout in
         mbr-lzma) packer=lzma ;;
-        # Without its disk it gives up soon, and says so.
-        mbr-dracut) maker=dracut more=' rd.retry=10' ;;
+        mbr-dracut) maker=dracut ;;
       esac
       sfdisk -q "$image" <<< $'label: dos\nlabel-id: 0x1badcafe\nstart=2048, type=83, bootable'
       parts=(2048:4192256:ext4:/) names=(1) ;;
@@ -251,7 +250,7 @@ make_disk() {
 	insmod search_fs_uuid
 	search --no-floppy --fs-uuid --set=root $boot_id
 	menuentry 'Debian GNU/Linux' {
-		linux	$folder_of_boot/vmlinuz-$version root=$root_device ro$more systemd.show_status=no console=tty0 console=ttyS0
+		linux	$folder_of_boot/vmlinuz-$version root=$root_device ro systemd.show_status=no console=tty0 console=ttyS0
 		initrd	$folder_of_boot/initrd.img-$version
 	}
 	GRUB
