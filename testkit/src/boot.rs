@@ -111,7 +111,11 @@ fn start(disks: &[&Path], hardware: &Hardware, folder: &Path, log: &Path) -> Chi
     }
     for (number, disk) in disks.iter().enumerate() {
         let drive = format!("if=none,id=disk{number},format=raw,snapshot=on,file={}", arg(disk));
-        qemu.args(["-drive", &drive, "-device", &device(hardware.bus, number)]);
+        let mut device = device(hardware.bus, number);
+        if disks.len() > 1 {
+            device += &format!(",bootindex={}", number + 1);
+        }
+        qemu.args(["-drive", &drive, "-device", &device]);
     }
     if hardware.firmware != Firmware::Bios {
         let variables = folder.join("variables");
@@ -141,16 +145,13 @@ fn controller(bus: Bus) -> Option<&'static str> {
     }
 }
 
-/// Disk number `number` on the bus; the firmware starts the first.
+/// Disk number `number` on the bus.
 fn device(bus: Bus, number: usize) -> String {
-    let first = number + 1;
     match bus {
-        Bus::Ahci => format!("ide-hd,drive=disk{number},bus=ide.{number},bootindex={first}"),
-        Bus::Nvme => format!("nvme,drive=disk{number},serial={first},bootindex={first}"),
-        Bus::VirtioScsi | Bus::Pvscsi => {
-            format!("scsi-hd,drive=disk{number},scsi-id={number},bootindex={first}")
-        }
-        Bus::VirtioBlk => format!("virtio-blk-pci,drive=disk{number},bootindex={first}"),
+        Bus::Ahci => format!("ide-hd,drive=disk{number},bus=ide.{number}"),
+        Bus::Nvme => format!("nvme,drive=disk{number},serial={}", number + 1),
+        Bus::VirtioScsi | Bus::Pvscsi => format!("scsi-hd,drive=disk{number},scsi-id={number}"),
+        Bus::VirtioBlk => format!("virtio-blk-pci,drive=disk{number}"),
     }
 }
 

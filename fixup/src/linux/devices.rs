@@ -47,6 +47,8 @@ impl Devices {
                 volumes.push(volume(place, None, one.filesystem.as_ref()));
             }
         }
+        // Of what two disks have in common, the guest's own is meant.
+        volumes.sort_by_key(|one| matches!(one.place, Place::OnDisk(..)));
         let given = (0..machine.count())
             .flat_map(|disk| machine.names(disk).iter().map(move |name| (name.clone(), disk)));
         let given: Vec<(String, usize)> = given.collect();
@@ -110,14 +112,16 @@ impl Devices {
     }
 
     /// What to say for a name that comes from the hardware; none for a name that stays, and for
-    /// one that is of no volume of this disk or has no identity.
+    /// one that is of no volume here or has no identity of its own.
     pub(crate) fn instead(&self, device: &str) -> Option<String> {
         if !is_of_hardware(device) {
             return None;
         }
         let place = self.place(device)?;
         let uuid = self.volumes.iter().find(|one| one.place == place)?.uuid.as_ref()?;
-        Some(format!("UUID={uuid}"))
+        // A copy of the disk in the same machine has the same.
+        let of_one = self.volumes.iter().filter(|one| one.uuid.as_ref() == Some(uuid)).count() == 1;
+        of_one.then(|| format!("UUID={uuid}"))
     }
 
     /// All words in a text that are names from the hardware, each with what to say instead, if
@@ -365,6 +369,9 @@ mod tests {
         assert_eq!(sda.instead("/dev/sdx1").unwrap(), "UUID=CCCC");
         assert_eq!(sda.instead("/dev/sdx").unwrap(), "UUID=DDDD");
         assert_eq!(sda.instead("/dev/sda3"), None);
+        let mut copied = devices("/dev/sda");
+        copied.volumes[2].uuid = Some("AAAA".to_owned());
+        assert_eq!(copied.instead("/dev/sda1"), None);
     }
 
     fn mount(device: &str, mount_point: &str) -> Mount {
