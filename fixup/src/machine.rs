@@ -244,11 +244,7 @@ impl Machine {
     /// # Errors
     /// [`ErrorKind::Usage`] where there are several: see [`Machine::changes_of_disks`]; the disk's.
     pub fn changes(&self) -> Result<Vec<Change>> {
-        let mut all = self.changes_of_disks()?;
-        match (all.pop(), all.is_empty()) {
-            (Some(changes), true) => Ok(changes),
-            _ => Err(Error::usage("the machine has several disks, each with its own changes")),
-        }
+        self.changed()?.changes()
     }
 
     /// What differs from the disks that were given, in order.
@@ -256,6 +252,22 @@ impl Machine {
     /// # Errors
     /// The disks'.
     pub fn changes_of_disks(&self) -> Result<Vec<Vec<Change>>> {
+        self.changed_disks()?.iter().map(CowDisk::changes).collect()
+    }
+
+    /// The disk of a machine that has only one, with all changes.
+    ///
+    /// # Errors
+    /// As [`Machine::changes`].
+    pub fn changed(&self) -> Result<Arc<CowDisk>> {
+        let mut all = self.changed_disks()?;
+        match (all.pop(), all.is_empty()) {
+            (Some(disk), true) => Ok(Arc::new(disk)),
+            _ => Err(Error::usage("the machine has several disks, each with its own changes")),
+        }
+    }
+
+    fn changed_disks(&self) -> Result<Vec<CowDisk>> {
         let mut all = self.untouched();
         for (from, to) in self.disks.iter().zip(&mut all) {
             for Change { offset, bytes } in from.disk.changes()? {
@@ -265,7 +277,7 @@ impl Machine {
         for (_, volume) in &self.volumes {
             volume.area.carry_over(&volume.disk.changes()?, &all)?;
         }
-        all.iter().map(|disk| disk.changes()).collect()
+        Ok(all)
     }
 
     /// The same machine as it was before anything changed.

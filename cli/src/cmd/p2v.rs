@@ -290,7 +290,7 @@ fn recover(
     let Recovery { changes, done, left, .. } = recover_journals(disks)?;
     let parts = images.iter().zip(&options).zip(&changes);
     let edits = parts.map(|((image, open), changes)| EditOf { image, open, changes, undo: None });
-    edit_together(&edits.collect::<Vec<_>>(), false)?;
+    edit_together(&edits.collect::<Vec<_>>(), false, |_| Ok(()))?;
     for Recovered { volume, blocks, orphans, .. } in &done {
         let more = if *orphans { "; deleted files wait to be removed by the guest" } else { "" };
         context.note(&format!("{volume}: {blocks} blocks of its journal are put in place{more}"));
