@@ -24,7 +24,7 @@ use vdisk_testkit::machines::programs;
 /// The adapter that the guests are tied to, and another.
 const OLD: &str = "52:54:00:aa:bb:01";
 const NEW: &str = "52:54:00:cc:dd:02";
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 fn all() -> bool {
     std::env::var("VDISK_BOOT").is_ok_and(|what| what == "all")
