@@ -47,6 +47,8 @@ need efibootmgr efibootmgr
 need debootstrap debootstrap
 need lz4 lz4
 need cpio cpio
+# The sandbox for the guests' own tools.
+need bwrap bubblewrap
 need ssh-keygen openssh-client
 [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || missing+=(ovmf)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)

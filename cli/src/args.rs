@@ -114,6 +114,10 @@ pub(crate) struct Fixup {
     /// Go on where only caution says no
     #[arg(long)]
     pub(crate) force: bool,
+    /// The image of another disk of the machine, in the order in which the guest counts them;
+    /// repeatable
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) with: Vec<PathBuf>,
     pub(crate) image: PathBuf,
 }
 
@@ -486,12 +490,17 @@ pub(crate) struct ExtractArgs {
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) source: Source,
+    /// The image of another disk of the one machine that is looked at; repeatable
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) with: Vec<PathBuf>,
     /// Images, disks, or folders whose images are all looked at
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
 }
 
 /// Finish a change of the guest's files that was cut off
+///
+/// Where several images were changed together, naming one of them is enough.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RecoverArgs {
     #[command(flatten)]
@@ -556,7 +565,8 @@ pub(crate) struct DriverArgs {
     /// A folder with unpacked drivers for a Windows that does not bring them; repeatable
     #[arg(long, value_name = "DIR")]
     pub(crate) drivers: Vec<PathBuf>,
-    /// Not built yet: the guest's own programs are never run, and a warning says so
+    /// Where only a Linux guest's own programs can make its initramfs, run them: as root, in a sandbox
+    /// (bwrap), on a copy in the folder for temporary files
     #[arg(long)]
     pub(crate) run_guest_tools: bool,
 }

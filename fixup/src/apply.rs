@@ -1,4 +1,4 @@
-//! Carrying a plan out on an image: in one step, read back, with a report and the way back.
+//! Carrying a plan out on images: in one step, read back, with a report and the way back.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use vdisk::{EditReport, OpenOptions, edit_undoable, undo_edit};
+use vdisk::{EditOf, EditReport, OpenOptions, UndoOf, edit_together};
 use vdisk_core::{Change, Disk, Error, ErrorKind, Files, Output, Result, StoreExt};
 
 use crate::{Machine, Plan};
@@ -32,8 +32,12 @@ pub struct Report {
     pub places: usize,
     /// Bytes in them.
     pub bytes: u64,
-    /// The file, in the report's own folder, that takes all of it back.
+    /// The file, in the report's own folder, that takes all of it back; empty where only others
+    /// were changed.
     pub undo: String,
+    /// The images of the machine's other disks.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub others: Vec<OtherImage>,
     /// What was written was read back. The report is there before anything is written, so one
     /// without this tells of a run that was cut off: the guest is as it was, or `vdisk recover`
     /// finishes, and either way the report takes it back.
@@ -45,6 +49,25 @@ pub struct Report {
     /// What was done.
     #[serde(flatten)]
     pub plan: Plan,
+}
+
+/// The image of another disk of the same machine, as a report tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OtherImage {
+    /// Its file's name.
+    pub image: String,
+    /// The file beside it that takes its changes back; empty where there were none.
+    pub undo: String,
+}
+
+/// The image of one disk of a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageOf<'a> {
+    /// Its file.
+    pub path: &'a Path,
+    /// How it is opened.
+    pub open: &'a OpenOptions,
 }
 
 /// Writes what `machine` changed to the image at `image`, which it was opened from with `open`: all
@@ -63,35 +86,77 @@ pub fn apply(
     command: &str,
     force: bool,
 ) -> Result<Option<(PathBuf, Report)>> {
+    apply_together(&[ImageOf { path: image, open }], machine, plan, command, force)
+}
+
+/// As [`apply`], to the images of all disks of the machine, in its order: all of them are changed or
+/// none. The report lies beside the first.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_together(
+    images: &[ImageOf<'_>],
+    machine: &Machine,
+    plan: &Plan,
+    command: &str,
+    force: bool,
+) -> Result<Option<(PathBuf, Report)>> {
     plan.refuse()?;
-    let changes = machine.changes()?;
-    if changes.is_empty() {
-        return Ok(None);
+    let changes = machine.changes_of_disks()?;
+    if changes.len() != images.len() {
+        return Err(Error::usage("each disk of the machine needs its image"));
     }
-    let (report_file, undo_file) = free_names(image, command)?;
-    let name_of = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let Some(first) = images.first().filter(|_| changes.iter().any(|one| !one.is_empty())) else {
+        return Ok(None);
+    };
+    let (report_file, _) = free_names(first.path, command)?;
+    let mut undo_files = Vec::new();
+    for image in images {
+        undo_files.push(free_names(image.path, command)?.1);
+    }
+    let parts = images.iter().zip(&changes).zip(&undo_files);
+    let edits: Vec<EditOf<'_>> = parts
+        .map(|((image, changes), undo)| EditOf {
+            image: image.path,
+            open: image.open,
+            changes,
+            undo: Some(undo),
+        })
+        .collect();
+    let mut parts = images.iter().zip(&changes).zip(&undo_files).map(|((image, changes), undo)| {
+        let undo = if changes.is_empty() { String::new() } else { name_of(undo) };
+        OtherImage { image: name_of(image.path), undo }
+    });
+    let OtherImage { image, undo } = parts.next().unwrap_or_default();
     let mut report = Report {
         schema: SCHEMA.to_owned(),
         command: command.to_owned(),
-        image: name_of(image),
+        image,
         places: 0,
         bytes: 0,
-        undo: name_of(&undo_file),
+        undo,
+        others: parts.collect(),
         verified: false,
         undone: false,
         plan: plan.clone(),
     };
-    let done = edit_undoable(image, open, &changes, force, &undo_file, |edit| {
+    let done = edit_together(&edits, force, |edit| {
         (report.places, report.bytes) = (edit.changes, edit.bytes);
-        write(&report_file, &report, open, false)
+        write(&report_file, &report, first.open, false)
     })?;
     if done.changes == 0 {
         return Ok(None);
     }
-    read_back(image, open, &changes)?;
+    for (image, changes) in images.iter().zip(&changes) {
+        read_back(image.path, image.open, changes)?;
+    }
     report.verified = true;
-    write(&report_file, &report, open, true)?;
+    write(&report_file, &report, first.open, true)?;
     Ok(Some((report_file, report)))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Takes back what `report` tells of, in the image at `image`, as long as nobody has used it since;
@@ -101,17 +166,44 @@ pub fn apply(
 /// [`ErrorKind::Refused`] where the image was changed since, or it was taken back before;
 /// [`ErrorKind::Corrupt`] where the report is none; as [`vdisk::edit`].
 pub fn undo(image: &Path, open: &OpenOptions, report: &Path, force: bool) -> Result<EditReport> {
+    undo_together(&[ImageOf { path: image, open }], report, force)
+}
+
+/// As [`undo`], of what [`apply_together`] did to several images, which are given in the same order.
+/// What takes each of them back is expected beside it.
+///
+/// # Errors
+/// As [`undo`]; [`ErrorKind::Refused`] where these are not the images.
+pub fn undo_together(images: &[ImageOf<'_>], report: &Path, force: bool) -> Result<EditReport> {
     let mut content = read(report)?;
     if content.undone {
         return Err(Error::refused("it was taken back already").in_file(report));
     }
-    let is_name = Path::new(&content.undo).file_name() == Some(content.undo.as_ref());
-    if !is_name {
-        return Err(not_a_report(report));
+    if images.len() != content.others.len() + 1 {
+        let others: Vec<&str> = content.others.iter().map(|one| one.image.as_str()).collect();
+        return Err(Error::refused(format!("it tells of {} images", others.len() + 1))
+            .in_file(report)
+            .hint(format!("name the others in their order: --with {}", others.join(" --with "))));
     }
-    let way_back = report.with_file_name(&content.undo);
+    let names = std::iter::once(&content.undo).chain(content.others.iter().map(|one| &one.undo));
+    let mut undos = Vec::new();
+    for (number, (image, name)) in images.iter().zip(names).enumerate() {
+        // Nothing was changed in one of several.
+        if name.is_empty() && images.len() > 1 {
+            continue;
+        }
+        if Path::new(name).file_name() != Some(name.as_ref()) {
+            return Err(not_a_report(report));
+        }
+        let beside = if number == 0 { report } else { image.path };
+        undos.push((image, beside.with_file_name(name)));
+    }
+    let parts =
+        undos.iter().map(|(ImageOf { path, open }, undo)| UndoOf { image: path, open, undo });
+    let parts: Vec<UndoOf<'_>> = parts.collect();
+    let Some(first) = images.first() else { return Err(not_a_report(report)) };
     content.undone = true;
-    undo_edit(image, open, force, &way_back, || write(report, &content, open, true))
+    vdisk::undo_together(&parts, force, || write(report, &content, first.open, true))
 }
 
 /// Names for a report and the way back that no file has yet.

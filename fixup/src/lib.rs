@@ -1,9 +1,9 @@
 //! Making a guest forget the machine it ran on, and start on the next one: offline, without
-//! mounting anything, and without running any of the guest's code.
+//! mounting anything, and without running any of the guest's code unless that is asked for.
 //!
 //! # Design
 //!
-//! A [`Machine`] is a disk with everything changed on it in memory ([`CowDisk`](vdisk_core::CowDisk)).
+//! A [`Machine`] is its disks with everything changed on them in memory ([`CowDisk`](vdisk_core::CowDisk)).
 //! Planning *is* doing it there: [`strip()`] and [`adapt()`] make each change on the copy, read it
 //! back, and note it as an [`Action`] of the [`Plan`]. So a plan is known to be possible before a
 //! byte of the image is written, and what the plan says is what happened. A plan with a refusal is
@@ -13,7 +13,7 @@
 //! | file | does |
 //! | --- | --- |
 //! | `plan.rs` | what is to change, where, why: as data |
-//! | `machine.rs` | the disk and its volumes, open for changing in memory |
+//! | `machine.rs` | the disks and their volumes, open for changing in memory |
 //! | `apply.rs` | carrying a plan out on an image, its report, and taking it back |
 //! | `target.rs` | where the guest goes, and what is asked for |
 //! | `windows/` | registry, drivers, boot configuration, security identifiers |
@@ -21,11 +21,12 @@
 //!
 //! # Invariants
 //!
-//! * The disk given is only read.
+//! * The disks given are only read.
 //! * Every changed byte belongs to an action, or to the bookkeeping of the file system it is in.
 //! * A second run on the outcome plans nothing, but for a copy's: each run makes another machine.
-//! * No code of the guest runs here. What can only be done there waits for its first start, where
-//!   that is asked for.
+//! * No code of the guest runs here, unless [`AdaptOptions::run_guest_tools`] allows it: then in a
+//!   sandbox, on a copy, to make what cannot be made without. What can only be done in the guest
+//!   itself waits for its first start, where that is asked for.
 //!
 //! # What is not here
 //!
@@ -59,8 +60,8 @@ mod recover;
 mod target;
 pub mod windows;
 
-pub use apply::{Report, apply, undo};
-pub use machine::{Machine, MachineVolume};
+pub use apply::{ImageOf, OtherImage, Report, apply, apply_together, undo, undo_together};
+pub use machine::{Machine, MachineDisk, MachineVolume};
 pub use plan::{Action, Notice, Plan};
 pub use recover::{Recovered, Recovery, recover_journals};
 pub use target::{AdaptOptions, Identity, KeepNetwork, StripOptions, Target};
@@ -75,7 +76,8 @@ use vdisk_guest::inventory::Family;
 /// [`ErrorKind::UnknownFormat`] where no guest is known; the disk's. What stands in the way of a
 /// change is a refusal of the plan, no error.
 pub fn strip(machine: &mut Machine, options: &StripOptions, plan: &mut Plan) -> Result<()> {
-    for (index, family) in systems(machine, plan)? {
+    for (disk, index, family) in systems(machine, plan)? {
+        machine.turn_to(disk);
         match family {
             Family::Windows => windows::strip(machine, index, options, plan)?,
             Family::Linux => linux::strip(machine, index, options, plan)?,
@@ -89,7 +91,8 @@ pub fn strip(machine: &mut Machine, options: &StripOptions, plan: &mut Plan) -> 
 /// # Errors
 /// As [`strip`].
 pub fn adapt(machine: &mut Machine, options: &AdaptOptions, plan: &mut Plan) -> Result<()> {
-    for (index, family) in systems(machine, plan)? {
+    for (disk, index, family) in systems(machine, plan)? {
+        machine.turn_to(disk);
         match family {
             Family::Windows => windows::adapt(machine, index, options, plan)?,
             Family::Linux => linux::adapt(machine, index, options, plan)?,
@@ -98,16 +101,20 @@ pub fn adapt(machine: &mut Machine, options: &AdaptOptions, plan: &mut Plan) -> 
     Ok(())
 }
 
-/// The guests on the disk, by their place in the inventory.
-fn systems(machine: &Machine, plan: &mut Plan) -> Result<Vec<(usize, Family)>> {
-    let systems = &machine.inventory().systems;
-    if systems.is_empty() {
+/// The guests on the disks: the number of the disk, and their place in its inventory.
+fn systems(machine: &Machine, plan: &mut Plan) -> Result<Vec<(usize, usize, Family)>> {
+    let mut found = Vec::new();
+    let mut names = Vec::new();
+    for (disk, inventory) in machine.inventories().enumerate() {
+        for (index, system) in inventory.systems.iter().enumerate() {
+            names.push(system.product.clone().unwrap_or_default());
+            found.push((disk, index, system.family));
+        }
+    }
+    if found.is_empty() {
         return Err(Error::new(ErrorKind::UnknownFormat, "no guest system was found on the disk")
             .hint("see what is there with: vdisk inspect"));
     }
-    if plan.system.is_none() {
-        let names = systems.iter().map(|one| one.product.clone().unwrap_or_default());
-        plan.system = Some(names.collect::<Vec<_>>().join(", "));
-    }
-    Ok(systems.iter().map(|one| one.family).enumerate().collect())
+    plan.system.get_or_insert_with(|| names.join(", "));
+    Ok(found)
 }

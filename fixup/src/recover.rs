@@ -1,21 +1,18 @@
 //! Journals of a copied disk's file systems, replayed before its guests are changed.
 
-use std::sync::Arc;
-
 use serde::Serialize;
-use vdisk_core::{Change, CowDisk, Disk, Error, Result};
+use vdisk_core::{Change, CowDisk, Error, Result};
 use vdisk_guest::Place;
 use vdisk_guest::journal::{Replay, replay};
 
-use crate::Machine;
-use crate::machine::LIMIT;
+use crate::{Machine, MachineDisk};
 
 /// What became of the journals on a disk.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// What is to be written to the disk, in order.
-    pub changes: Vec<Change>,
+    /// What is to be written to each disk, in order.
+    pub changes: Vec<Vec<Change>>,
     /// The journals that were replayed.
     pub done: Vec<Recovered>,
     /// Volumes whose journals hold work that only the guest can do, and why.
@@ -37,15 +34,25 @@ pub struct Recovered {
     pub orphans: bool,
 }
 
-/// Replays, in memory, the journals of all ext3 and ext4 volumes on `disk`, whose sectors have
-/// `sector_size` bytes, and ends the logs of frozen XFS. Other kinds are left as they are.
+/// Replays, in memory, the journals of all ext3 and ext4 volumes on the machine's `disks`, and ends
+/// the logs of frozen XFS. Other kinds are left as they are.
 ///
 /// # Errors
-/// As [`Machine::open`]. A journal that cannot be replayed is told in [`Recovery::left`].
-pub fn recover_journals(disk: Arc<dyn Disk>, sector_size: u64) -> Result<Recovery> {
-    let machine = Machine::open(disk.clone(), sector_size)?;
-    let all = CowDisk::new(disk, LIMIT);
+/// As [`Machine::of_disks`]. A journal that cannot be replayed is told in [`Recovery::left`].
+pub fn recover_journals(disks: Vec<MachineDisk>) -> Result<Recovery> {
+    let mut machine = Machine::of_disks(disks)?;
+    let all = machine.untouched();
     let mut recovery = Recovery::default();
+    for disk in 0..machine.count() {
+        machine.turn_to(disk);
+        recover_disk(&machine, &all, &mut recovery)?;
+    }
+    recovery.changes = all.iter().map(|disk| disk.changes()).collect::<Result<_>>()?;
+    Ok(recovery)
+}
+
+/// The same on the disk at hand.
+fn recover_disk(machine: &Machine, all: &[CowDisk], recovery: &mut Recovery) -> Result<()> {
     let mut places = machine.places();
     if places.is_empty() {
         places.push(Place::Disk);
@@ -56,13 +63,12 @@ pub fn recover_journals(disk: Arc<dyn Disk>, sector_size: u64) -> Result<Recover
         match replay(&volume) {
             Ok(None) => {}
             Ok(Some(Replay { changes, transactions, blocks, orphans, .. })) => {
-                area.carry_over(&changes, &all)?;
-                let volume = place.to_string();
+                area.carry_over(&changes, all)?;
+                let volume = machine.name_of(&place);
                 recovery.done.push(Recovered { volume, transactions, blocks, orphans });
             }
-            Err(error) => recovery.left.push((place, error)),
+            Err(error) => recovery.left.push((machine.told(&place), error)),
         }
     }
-    recovery.changes = all.changes()?;
-    Ok(recovery)
+    Ok(())
 }

@@ -111,7 +111,8 @@ pub struct AdaptOptions {
     pub target: Target,
     /// Folders of the host with unpacked drivers.
     pub drivers: Vec<PathBuf>,
-    /// The guest's own tools may be run in a chroot (Linux, as root).
+    /// The guest's own tools may be run, in a sandbox on a copy of it, where only they can make what
+    /// is needed (Linux, as root).
     pub run_guest_tools: bool,
 }
 

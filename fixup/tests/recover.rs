@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use vdisk_core::Disk;
-use vdisk_fixup::{Machine, recover_journals};
+use vdisk_fixup::{Machine, MachineDisk, recover_journals};
 use vdisk_guest::Place;
 use vdisk_testkit::VecDisk;
 use vdisk_testkit::machines::{DISK, LINUX, Part, assemble, programs};
@@ -45,13 +45,13 @@ fn all_partitions_are_recovered() {
     let refused = Machine::open(disk.clone(), 512).unwrap().volume(&Place::Partition(1)).is_err();
     assert!(refused, "work waits in its journal");
 
-    let found = recover_journals(disk, 512).unwrap();
+    let found = recover_journals(vec![MachineDisk::new(disk, 512)]).unwrap();
     assert_eq!(found.done.len(), 1, "{found:?}");
     assert_eq!((found.done[0].transactions, found.done[0].blocks), (1, 2));
     assert_eq!(found.left.len(), 1, "{found:?}");
     assert_eq!(found.left[0].0, Place::Partition(2));
     let file = fs::OpenOptions::new().read(true).write(true).open(&image).unwrap();
-    for change in &found.changes {
+    for change in &found.changes[0] {
         file.write_all_at(&change.bytes, change.offset).unwrap();
     }
     let mut volume = vec![0; 16 << 20];
@@ -61,5 +61,6 @@ fn all_partitions_are_recovered() {
     assert_eq!(volume[3000 * 4096..3002 * 4096], [7; 8192]);
     let disk: Arc<dyn Disk> = Arc::new(VecDisk(fs::read(&image).unwrap()));
     Machine::open(disk.clone(), 512).unwrap().volume(&Place::Partition(1)).unwrap();
-    assert_eq!(recover_journals(disk, 512).unwrap().changes, [], "a second time nothing is left");
+    let again = recover_journals(vec![MachineDisk::new(disk, 512)]).unwrap();
+    assert_eq!(again.changes, [vec![]], "a second time nothing is left");
 }

@@ -9,7 +9,7 @@ use vdisk_parts::{Partition, Role, Table, TableKind, VolumeKind, recognise};
 use crate::boot;
 use crate::fs::{self, FsState, GuestFs};
 use crate::inventory::{
-    DiskFacts, FilesystemFacts, Inventory, Mount, PartitionFacts, Problem, State, System,
+    Boot, DiskFacts, FilesystemFacts, Inventory, Mount, PartitionFacts, Problem, State, System,
     VolumeFacts,
 };
 use crate::location::Place;
@@ -25,49 +25,161 @@ use crate::{linux, windows};
 /// [`Usage`](ErrorKind::Usage) for another sector size; where not even the place of a partition
 /// table can be read, the disk's own.
 pub fn inspect(disk: Arc<dyn Disk>, sector_size: u64) -> Result<Inventory> {
-    let mut problems = Vec::new();
-    let table = match Table::read(&*disk, sector_size) {
-        Ok(table) => Some(table),
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            problems.push(problem("disk", &error));
-            None
-        }
-        Err(error) => return Err(error),
-    };
-    let mut volumes = Volumes::default();
-    if let Some(table) = &table {
-        note_findings(table, &mut problems);
-        for partition in table.partitions.iter().filter(|one| holds_a_volume(one)) {
-            volumes.add_partition(partition, table, &disk);
-        }
-        if table.kind == TableKind::None {
-            volumes.add_whole(&disk);
-        }
-        volumes.add_logical();
+    let mut found = inspect_together(&[(disk, sector_size)])?;
+    found.pop().ok_or_else(|| Error::internal("a disk was looked at, and nothing is told of it"))
+}
+
+/// The same of all disks of one machine, each with the size of its sectors: volume groups that lie
+/// on several of them are whole. What stands on such a group is told with the first of its disks.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_together(disks: &[(Arc<dyn Disk>, u64)]) -> Result<Vec<Inventory>> {
+    let mut looked = Vec::new();
+    for (disk, sector_size) in disks {
+        looked.push(Looked::at(disk, *sector_size)?);
     }
-    let boot = boot::find(&*disk, table.as_ref(), &volumes.list, &mut problems);
-    let mut systems = volumes.systems();
-    for system in &mut systems {
-        system.boot_mode = boot.mode;
+    add_logical(&mut looked);
+    let boots: Vec<Boot> = looked.iter_mut().map(Looked::boot).collect();
+    let systems: Vec<Vec<System>> =
+        (0..looked.len()).map(|index| systems(&mut looked, index, &boots)).collect();
+    let all = looked.into_iter().zip(boots).zip(systems);
+    Ok(all.map(|((looked, boot), systems)| looked.tell(boot, systems)).collect())
+}
+
+/// A disk that was looked at.
+#[derive(Debug)]
+struct Looked {
+    disk: Arc<dyn Disk>,
+    sector_size: u64,
+    table: Option<Table>,
+    volumes: Volumes,
+}
+
+impl Looked {
+    fn at(disk: &Arc<dyn Disk>, sector_size: u64) -> Result<Self> {
+        let mut volumes = Volumes::default();
+        let table = match Table::read(&**disk, sector_size) {
+            Ok(table) => Some(table),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                volumes.problems.push(problem("disk", &error));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(table) = &table {
+            note_findings(table, &mut volumes.problems);
+            for partition in table.partitions.iter().filter(|one| holds_a_volume(one)) {
+                volumes.add_partition(partition, table, disk);
+            }
+            if table.kind == TableKind::None {
+                volumes.add_whole(disk);
+            }
+        }
+        Ok(Self { disk: disk.clone(), sector_size, table, volumes })
     }
-    problems.append(&mut volumes.problems);
-    let facts = DiskFacts {
-        virtual_size: disk.len(),
-        sector_size: table.as_ref().map_or(sector_size, |table| table.sector_size),
-        partition_table: table.as_ref().map_or("none", |table| table.kind.name()),
-        disk_id: table.as_ref().and_then(|table| table.id).map(|id| id.to_string()),
+
+    fn boot(&mut self) -> Boot {
+        let Volumes { list, problems } = &mut self.volumes;
+        boot::find(&*self.disk, self.table.as_ref(), list, problems)
+    }
+
+    fn tell(self, boot: Boot, systems: Vec<System>) -> Inventory {
+        let Self { disk, sector_size, table, volumes } = self;
+        let facts = DiskFacts {
+            virtual_size: disk.len(),
+            sector_size: table.as_ref().map_or(sector_size, |table| table.sector_size),
+            partition_table: table.as_ref().map_or("none", |table| table.kind.name()),
+            disk_id: table.as_ref().and_then(|table| table.id).map(|id| id.to_string()),
+        };
+        let partitions = table.iter().flat_map(|table| {
+            table
+                .partitions
+                .iter()
+                .map(|partition| partition_facts(table, partition, &volumes.list))
+        });
+        Inventory {
+            disk: facts,
+            partitions: partitions.collect(),
+            volumes: volumes.list.iter().filter_map(Volume::facts_beside_partitions).collect(),
+            boot,
+            systems,
+            problems: volumes.problems,
+        }
+    }
+}
+
+/// Adds the logical volumes of all disks, each to the first disk of its group.
+fn add_logical(looked: &mut [Looked]) {
+    let (mut owners, mut members) = (Vec::new(), Vec::new());
+    for (index, one) in looked.iter().enumerate() {
+        for disk in one.volumes.physical() {
+            owners.push(index);
+            members.push(disk);
+        }
+    }
+    let Some(first) = owners.first().copied() else { return };
+    match lvm::scan(&members) {
+        Ok(groups) => {
+            for group in groups {
+                let owner = group.disks().filter_map(|member| owners.get(member).copied()).min();
+                if let Some(one) = looked.get_mut(owner.unwrap_or(first)) {
+                    one.volumes.add_group(&group);
+                }
+            }
+        }
+        Err(error) => {
+            if let Some(one) = looked.get_mut(first) {
+                one.volumes.problems.push(problem("LVM", &error));
+            }
+        }
+    }
+}
+
+/// The operating systems on disk number `index`.
+fn systems(looked: &mut [Looked], index: usize, boots: &[Boot]) -> Vec<System> {
+    let (mut systems, mut problems) = (Vec::new(), Vec::new());
+    let Some(own) = looked.get(index) else { return systems };
+    let boot = |mounts: &[Mount]| {
+        let mount = linux::mounts_at(mounts, "/boot")?;
+        find_volume(looked, index, &mount.device)?.fs.as_deref()
     };
-    let partitions = table.iter().flat_map(|table| {
-        table.partitions.iter().map(|partition| partition_facts(table, partition, &volumes.list))
-    });
-    Ok(Inventory {
-        disk: facts,
-        partitions: partitions.collect(),
-        volumes: volumes.list.iter().filter_map(Volume::facts_beside_partitions).collect(),
-        boot,
-        systems,
-        problems,
-    })
+    for volume in &own.volumes.list {
+        let Some(fs) = volume.fs.as_deref() else { continue };
+        let found = windows::inspect(fs).or_else(|| linux::inspect(fs, boot));
+        let Some((mut system, told)) = found else { continue };
+        match volume.place {
+            Place::Partition(number) => system.root_partition = Some(number),
+            _ => system.root_volume = Some(volume.name()),
+        }
+        // The firmware starts the machine from another disk where it cannot from this one.
+        let own = boots.get(index).and_then(|boot| boot.mode);
+        system.boot_mode = own.or_else(|| boots.iter().find_map(|boot| boot.mode));
+        systems.push(system);
+        let told = told.into_iter();
+        problems.extend(told.map(|message| Problem { volume: volume.name(), message }));
+    }
+    if let Some(own) = looked.get_mut(index) {
+        own.volumes.problems.append(&mut problems);
+    }
+    systems
+}
+
+/// The volume that a guest on disk number `own` calls `device`.
+fn find_volume<'v>(looked: &'v [Looked], own: usize, device: &str) -> Option<&'v Volume> {
+    let on = |disk: usize| looked.get(disk)?.volumes.list.iter().find(|one| one.is_called(device));
+    // Of several disks, `/dev/sdb` is the second; where that has none, the guest's own.
+    let named = ordinal(device).filter(|_| looked.len() > 1);
+    named.and_then(on).or_else(|| on(own)).or_else(|| (0..looked.len()).find_map(on))
+}
+
+/// Which disk a name of the kernel's is, by its order.
+fn ordinal(device: &str) -> Option<usize> {
+    let letters = ["/dev/sd", "/dev/vd", "/dev/hd", "/dev/xvd"]
+        .iter()
+        .find_map(|prefix| device.strip_prefix(prefix))?;
+    let letter = letters.bytes().next().filter(u8::is_ascii_lowercase)?;
+    Some(usize::from(letter - b'a'))
 }
 
 /// A volume that was looked at.
@@ -105,7 +217,7 @@ impl Volume {
         match &self.place {
             Place::Partition(number) => format!("partition {number}"),
             Place::Logical(group, name) => format!("{group}/{name}"),
-            Place::Disk => "disk".to_owned(),
+            Place::Disk | Place::OnDisk(..) => "disk".to_owned(),
         }
     }
 
@@ -198,7 +310,7 @@ impl Volume {
                     .any(|prefix| device.starts_with(prefix))
                     && digits.parse() == Ok(*number)
             }
-            Place::Disk => false,
+            Place::Disk | Place::OnDisk(..) => false,
         }
     }
 }
@@ -232,18 +344,11 @@ impl Volumes {
         self.list.push(volume);
     }
 
-    fn add_logical(&mut self) {
+    /// Those that are physical volumes.
+    fn physical(&self) -> impl Iterator<Item = Arc<dyn Disk>> {
         let is_member =
             |one: &&Volume| one.facts.as_ref().is_some_and(|facts| facts.kind == "lvm2");
-        let members: Vec<Arc<dyn Disk>> =
-            self.list.iter().filter(is_member).filter_map(|one| one.disk.clone()).collect();
-        if members.is_empty() {
-            return;
-        }
-        match lvm::scan(&members) {
-            Ok(groups) => groups.iter().for_each(|group| self.add_group(group)),
-            Err(error) => self.problems.push(problem("LVM", &error)),
-        }
+        self.list.iter().filter(is_member).filter_map(|one| one.disk.clone())
     }
 
     fn add_group(&mut self, group: &VolumeGroup) {
@@ -258,27 +363,6 @@ impl Volumes {
             }
             self.list.push(volume);
         }
-    }
-
-    fn systems(&mut self) -> Vec<System> {
-        let mut systems = Vec::new();
-        let boot = |mounts: &[Mount]| {
-            let mount = linux::mounts_at(mounts, "/boot")?;
-            self.list.iter().find(|volume| volume.is_called(&mount.device))?.fs.as_deref()
-        };
-        for volume in &self.list {
-            let Some(fs) = volume.fs.as_deref() else { continue };
-            let found = windows::inspect(fs).or_else(|| linux::inspect(fs, boot));
-            let Some((mut system, problems)) = found else { continue };
-            match volume.place {
-                Place::Partition(number) => system.root_partition = Some(number),
-                _ => system.root_volume = Some(volume.name()),
-            }
-            systems.push(system);
-            let told = problems.into_iter();
-            self.problems.extend(told.map(|message| Problem { volume: volume.name(), message }));
-        }
-        systems
     }
 }
 

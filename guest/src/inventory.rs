@@ -510,6 +510,14 @@ pub struct Mount {
     pub filesystem: String,
 }
 
+impl Mount {
+    /// The lines of an fstab(5).
+    #[must_use]
+    pub fn of_fstab(text: &str) -> Vec<Self> {
+        crate::linux::mounts(text)
+    }
+}
+
 /// How a device is named, and so what a move to other hardware does to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

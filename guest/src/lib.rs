@@ -89,7 +89,7 @@ mod tree;
 pub mod windows;
 
 pub use extract::{Extracted, extract};
-pub use inspect::inspect;
+pub use inspect::{inspect, inspect_together};
 pub use inventory::Inventory;
 pub use location::{Location, Place};
 pub use shared::{Shared, shared};

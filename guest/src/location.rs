@@ -29,6 +29,8 @@ pub enum Place {
     Partition(u32),
     /// A logical volume of LVM: its group and its name.
     Logical(String, String),
+    /// A place on another disk of the machine, which are numbered from 0.
+    OnDisk(usize, Box<Place>),
 }
 
 impl Location {
@@ -81,6 +83,7 @@ impl fmt::Display for Place {
             Self::Disk => f.write_str("the disk"),
             Self::Partition(number) => write!(f, "partition {number}"),
             Self::Logical(group, name) => write!(f, "volume {group}/{name}"),
+            Self::OnDisk(disk, place) => write!(f, "{place} of disk {}", disk.saturating_add(1)),
         }
     }
 }
@@ -129,21 +132,43 @@ impl Place {
                 Ok(Arc::new(partition.open(disk)?))
             }
             Self::Logical(group, name) => {
-                let table = Table::read(&*disk, sector_size)?;
-                let mut disks = vec![disk.clone()];
-                for partition in &table.partitions {
-                    disks.push(Arc::new(partition.open(disk.clone())?));
-                }
-                let groups = lvm::scan(&disks)?;
-                let found = groups.iter().find(|one| one.name() == group).ok_or_else(|| {
-                    let there: Vec<&str> = groups.iter().map(lvm::VolumeGroup::name).collect();
-                    Error::new(ErrorKind::NotFound, format!("there is no volume group {group}"))
-                        .hint(format!("volume groups there: {}", there.join(", ")))
-                })?;
-                Ok(Arc::new(found.open(name)?))
+                let members = members(&disk, sector_size)?.into_iter();
+                let disks: Vec<Arc<dyn Disk>> = members.map(|(_, disk)| disk).collect();
+                Ok(Arc::new(logical(&disks, group, name)?))
+            }
+            Self::OnDisk(..) => {
+                Err(Error::new(ErrorKind::NotFound, format!("{self} is on another disk")))
             }
         }
     }
+}
+
+/// What of a disk may be a physical volume, and the byte of the disk at which it begins.
+///
+/// # Errors
+/// Damage of the partition table; the disk's.
+pub fn members(disk: &Arc<dyn Disk>, sector_size: u64) -> Result<Vec<(u64, Arc<dyn Disk>)>> {
+    let table = Table::read(&**disk, sector_size)?;
+    let mut members = vec![(0, disk.clone())];
+    for partition in &table.partitions {
+        members.push((partition.start, Arc::new(partition.open(disk.clone())?)));
+    }
+    Ok(members)
+}
+
+/// The logical volume `name` of `group`, whose physical volumes are among `disks`.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where it is not there, or a disk is missing; damage of LVM's metadata;
+/// the disks'.
+pub fn logical(disks: &[Arc<dyn Disk>], group: &str, name: &str) -> Result<lvm::LogicalVolume> {
+    let groups = lvm::scan(disks)?;
+    let found = groups.iter().find(|one| one.name() == group).ok_or_else(|| {
+        let there: Vec<&str> = groups.iter().map(lvm::VolumeGroup::name).collect();
+        Error::new(ErrorKind::NotFound, format!("there is no volume group {group}"))
+            .hint(format!("volume groups there: {}", there.join(", ")))
+    })?;
+    found.open(name)
 }
 
 #[cfg(test)]

@@ -7,31 +7,23 @@
 //! [`finish_edit`] has made all of the changes. Sectors that hold neither the old bytes nor the new
 //! show that somebody else has been there; then nothing is touched.
 //!
-//! The journal is text that ends with the line `sum SHA256` (of the lines before it), and from the
-//! next multiple of 4096 bytes on, for each line `change OFFSET LENGTH SHA256`, LENGTH old bytes
-//! and LENGTH new ones; SHA256 is over both.
+//! Images that are changed together (the disks of one machine) have a journal each, which names the
+//! others. No image is written before all journals are durable, and no journal goes before all
+//! images are flushed. So where all are there, all is done again; and where one is missing, no image
+//! was begun, or each is finished, which its own bytes tell.
 
-use std::ffi::{OsStr, OsString};
+mod journal;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use vdisk_core::{
-    Change, CowDisk, Disk, Error, ErrorKind, Files, HostFile, Output, Result, StoreExt, hex,
-};
+use vdisk_core::{Change, Error, ErrorKind, Format, Result};
 
+use self::journal::{Journal, Partner, digest_text, not_ours, path_of};
 use crate::open::{ImageMut, OpenOptions};
 use crate::siblings::standing_on;
-
-const FIRST_LINE: &str = "vdisk edit 1";
-const WHAT: &str = "edit journal";
-/// Where the bytes begin: at the next multiple of this.
-const ALIGNMENT: usize = 4096;
-/// What a disk writes whole or not at all.
-const SECTOR: usize = 512;
-/// Most bytes of a journal read.
-const MOST: u64 = 4 << 30;
 
 /// What an edit did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -42,6 +34,30 @@ pub struct EditReport {
     pub changes: usize,
     /// Bytes in them.
     pub bytes: u64,
+}
+
+/// An image of several that are changed together, and what is to change in it.
+#[derive(Clone, Copy, Debug)]
+pub struct EditOf<'a> {
+    /// The image.
+    pub image: &'a Path,
+    /// How it is opened.
+    pub open: &'a OpenOptions,
+    /// Bytes of the guest's disk.
+    pub changes: &'a [Change],
+    /// Where to put what takes it back; it must not be there yet.
+    pub undo: Option<&'a Path>,
+}
+
+/// An edit of one image of several that is to be taken back.
+#[derive(Clone, Copy, Debug)]
+pub struct UndoOf<'a> {
+    /// The image.
+    pub image: &'a Path,
+    /// How it is opened.
+    pub open: &'a OpenOptions,
+    /// What takes it back.
+    pub undo: &'a Path,
 }
 
 /// Makes all of `changes`, in bytes of the guest's disk, in the image at `path`, opened with
@@ -58,9 +74,7 @@ pub fn edit(
     changes: &[Change],
     force: bool,
 ) -> Result<EditReport> {
-    let open = &open.clone().in_one_session();
-    let journal = planned(path, open, changes, force)?;
-    begin(path, open, &journal)
+    edit_together(&[EditOf { image: path, open, changes, undo: None }], force, |_| Ok(()))
 }
 
 /// As [`edit`]; before anything changes, what is needed to take the edit back is written to a file
@@ -77,16 +91,56 @@ pub fn edit_undoable(
     undo: &Path,
     announce: impl FnOnce(&EditReport) -> Result<()>,
 ) -> Result<EditReport> {
-    let open = &open.clone().in_one_session();
-    let journal = planned(path, open, changes, force)?;
-    if !journal.changes.is_empty() {
-        journal.write_to(undo, open)?;
-        if let Err(error) = announce(&journal.report()) {
-            remove(undo, open)?;
-            return Err(error);
+    edit_together(&[EditOf { image: path, open, changes, undo: Some(undo) }], force, announce)
+}
+
+/// As [`edit_undoable`], of several images: all of them are changed or none. An image in which
+/// nothing changes is left alone.
+///
+/// # Errors
+/// As [`edit_undoable`]; [`Unsupported`](ErrorKind::Unsupported) for an image whose name no line of
+/// text can hold.
+pub fn edit_together(
+    edits: &[EditOf<'_>],
+    force: bool,
+    announce: impl FnOnce(&EditReport) -> Result<()>,
+) -> Result<EditReport> {
+    let mut parts = Vec::new();
+    for EditOf { image, open, changes, undo } in edits {
+        let open = (*open).clone().in_one_session();
+        let opened = open.open(image)?;
+        if !force {
+            refuse_children(image, &standing_on([opened.info()], opened.files()))?;
+        }
+        let format = opened.info().format;
+        let journal = Journal::new(Arc::new(opened), changes)?;
+        if !journal.changes.is_empty() {
+            let image = (*image).to_owned();
+            parts.push((Part { image, open, journal }, format, *undo));
         }
     }
-    begin(path, open, &journal)
+    let formats: Vec<Format> = parts.iter().map(|(_, format, _)| *format).collect();
+    let undos: Vec<Option<&Path>> = parts.iter().map(|(_, _, undo)| *undo).collect();
+    let mut parts: Vec<Part> = parts.into_iter().map(|(part, _, _)| part).collect();
+    introduce(&mut parts, &formats)?;
+    if parts.is_empty() {
+        return Ok(EditReport::default());
+    }
+    let mut written = Vec::new();
+    let prepare = || {
+        for (part, undo) in parts.iter().zip(undos) {
+            if let Some(undo) = undo {
+                part.journal.write_to(undo, &part.open)?;
+                written.push((undo, &part.open));
+            }
+        }
+        announce(&report(&parts))
+    };
+    if let Err(error) = prepare() {
+        written.into_iter().try_for_each(|(undo, open)| remove(undo, open))?;
+        return Err(error);
+    }
+    begin(&parts)
 }
 
 /// Takes the edit back that [`edit_undoable`] made, calls `noted`, and removes `undo`. All of the
@@ -94,8 +148,9 @@ pub fn edit_undoable(
 /// the edit was never made nothing changes.
 ///
 /// # Errors
-/// [`Refused`](ErrorKind::Refused) where the image was changed since, or `undo` is no such file; as
-/// [`edit`]; those of `noted`, after which a second call goes on.
+/// [`Refused`](ErrorKind::Refused) where the image was changed since, it was changed together with
+/// others, or `undo` is no such file; as [`edit`]; those of `noted`, after which a second call goes
+/// on.
 pub fn undo_edit(
     path: &Path,
     open: &OpenOptions,
@@ -103,40 +158,87 @@ pub fn undo_edit(
     undo: &Path,
     noted: impl FnOnce() -> Result<()>,
 ) -> Result<EditReport> {
-    let open = &open.clone().in_one_session();
-    let journal = Journal::read(undo)?.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, "the file that takes the edit back is not there")
-            .in_file(undo)
-    })?;
-    let image = open.open(path)?;
-    if !force {
-        refuse_children(path, &standing_on([image.info()], image.files()))?;
+    undo_together(&[UndoOf { image: path, open, undo }], force, noted)
+}
+
+/// As [`undo_edit`], of all images that [`edit_together`] changed.
+///
+/// # Errors
+/// As [`undo_edit`]; [`Refused`](ErrorKind::Refused) where one of them is missing.
+pub fn undo_together(
+    undos: &[UndoOf<'_>],
+    force: bool,
+    noted: impl FnOnce() -> Result<()>,
+) -> Result<EditReport> {
+    let (mut parts, mut formats) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (0, 0);
+    for UndoOf { image, open, undo } in undos {
+        let open = (*open).clone().in_one_session();
+        let journal = Journal::read(undo)?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the file that takes the edit back is not there")
+                .in_file(undo)
+        })?;
+        let opened = open.open(image)?;
+        if !force {
+            refuse_children(image, &standing_on([opened.info()], opened.files()))?;
+        }
+        if journal.holds(&opened, |entry| &entry.before)? {
+            old += 1;
+        } else if journal.holds(&opened, |entry| &entry.after)? {
+            new += 1;
+        } else {
+            return Err(Error::refused("the image was changed since: started, or edited again")
+                .in_file(image)
+                .hint(
+                    "take later edits back first; a guest that has started cannot be taken back",
+                ));
+        }
+        formats.push(opened.info().format);
+        parts.push(Part { image: (*image).to_owned(), open, journal: journal.reversed() });
     }
-    let report = if journal.holds(&image, |entry| &entry.before)? {
+    refuse_parted(&parts, old, new)?;
+    let report = if new == 0 {
         EditReport::default()
-    } else if journal.holds(&image, |entry| &entry.after)? {
-        drop(image);
-        begin(path, open, &journal.reversed())?
     } else {
-        return Err(Error::refused("the image was changed since: started, or edited again")
-            .in_file(path)
-            .hint("take later edits back first; a guest that has started cannot be taken back"));
+        introduce(&mut parts, &formats)?;
+        begin(&parts)?
     };
     noted()?;
-    remove(undo, open)?;
+    for (UndoOf { undo, .. }, part) in undos.iter().zip(&parts) {
+        remove(undo, &part.open)?;
+    }
     Ok(report)
 }
 
-/// Finishes the edit of the image at `path` that was cut off; `None` where there is none.
+/// Finishes the edit of the image at `path` that was cut off, and of those that were to be changed
+/// together with it; `None` where there is none. Where not all of them had been told, none was
+/// begun, and the image stays as it was.
 ///
 /// # Errors
-/// As [`edit`]; [`Refused`](ErrorKind::Refused) where the image was changed since.
+/// As [`edit`]; [`Refused`](ErrorKind::Refused) where an image was changed since, or one that
+/// belongs to it is not where it was.
 pub fn finish_edit(path: &Path, open: &OpenOptions) -> Result<Option<EditReport>> {
-    let open = &open.clone().in_one_session();
-    match Journal::read(&path_of(path))? {
-        Some(journal) => finish(path, open, &journal).map(Some),
-        None => Ok(None),
+    let open = open.clone().in_one_session();
+    let Some(journal) = Journal::read(&path_of(path))? else { return Ok(None) };
+    let mut parts = Vec::new();
+    for partner in &journal.partners {
+        let image = partner.beside(path);
+        if path.canonicalize().is_ok_and(|own| own == image) {
+            return Err(not_ours(&path_of(path)));
+        }
+        if !image.exists() {
+            return Err(Error::refused("an image that is changed together with it is not there")
+                .in_file(&image)
+                .hint(format!("put it back there, then: vdisk recover {}", path.display())));
+        }
+        let theirs = Journal::read(&path_of(&image))?;
+        let of_group = theirs.filter(|theirs| theirs.group() == journal.group());
+        let Some(theirs) = of_group else { return settle(path, &open, &journal).map(Some) };
+        let open = open.for_another().format(partner.format);
+        parts.push(Part { image, open, journal: theirs });
     }
+    parts.push(Part { image: path.to_owned(), open, journal });
+    finish(&parts).map(Some)
 }
 
 /// Fails while an edit of `image` waits to be finished.
@@ -149,22 +251,68 @@ pub(crate) fn refuse_unfinished(image: &Path) -> Result<()> {
         .hint(format!("finish it with: vdisk recover {}", image.display())))
 }
 
-/// What `changes` would change, unless images stand on this one.
-fn planned(path: &Path, open: &OpenOptions, changes: &[Change], force: bool) -> Result<Journal> {
-    let image = open.open(path)?;
-    if !force {
-        refuse_children(path, &standing_on([image.info()], image.files()))?;
-    }
-    Journal::new(Arc::new(image), changes)
+/// An image and its journal.
+#[derive(Debug)]
+struct Part {
+    image: PathBuf,
+    open: OpenOptions,
+    journal: Journal,
 }
 
-/// Writes the journal and makes its changes.
-fn begin(path: &Path, open: &OpenOptions, journal: &Journal) -> Result<EditReport> {
-    if journal.changes.is_empty() {
-        return Ok(EditReport::default());
+/// Has the journals of several images name each other.
+fn introduce(parts: &mut [Part], formats: &[Format]) -> Result<()> {
+    parts.iter_mut().for_each(|part| part.journal.partners.clear());
+    if parts.len() < 2 {
+        return Ok(());
     }
-    journal.write_to(&path_of(path), open)?;
-    finish(path, open, journal)
+    let mut group = Sha256::new();
+    for part in parts.iter() {
+        group.update(part.image.canonicalize().unwrap_or_default().as_os_str().as_encoded_bytes());
+        group.update(part.journal.text());
+    }
+    let group = digest_text(group);
+    let known: Vec<PathBuf> = parts.iter().map(|part| part.image.clone()).collect();
+    for (index, part) in parts.iter_mut().enumerate() {
+        let others = known.iter().zip(formats).enumerate().filter(|(other, _)| *other != index);
+        for (_, (path, format)) in others {
+            part.journal.partners.push(Partner::new(&group, *format, path, &part.image)?);
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless `parts` are all that were changed together, `old` of them taken back already, and
+/// `new` not.
+fn refuse_parted(parts: &[Part], old: usize, new: usize) -> Result<()> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    let group = first.journal.group();
+    let whole = |part: &Part| {
+        part.journal.group() == group && part.journal.partners.len() + 1 == parts.len()
+    };
+    if let Some(part) = parts.iter().find(|part| !whole(part)) {
+        return Err(Error::refused("it was changed together with other images")
+            .in_file(&part.image)
+            .hint("name all of them, to take all of it back"));
+    }
+    if old > 0 && new > 0 {
+        return Err(Error::refused("one of the images was put back without the others")
+            .in_file(&first.image));
+    }
+    Ok(())
+}
+
+/// Writes the journals and makes their changes.
+fn begin(parts: &[Part]) -> Result<EditReport> {
+    for (done, part) in parts.iter().enumerate() {
+        if let Err(error) = part.journal.write_to(&path_of(&part.image), &part.open) {
+            // Nothing was begun: those that stay would be taken away by the next `finish_edit`.
+            for part in parts.iter().take(done) {
+                let _ = remove(&path_of(&part.image), &part.open);
+            }
+            return Err(error);
+        }
+    }
+    finish(parts)
 }
 
 fn refuse_children(path: &Path, children: &[PathBuf]) -> Result<()> {
@@ -174,17 +322,51 @@ fn refuse_children(path: &Path, children: &[PathBuf]) -> Result<()> {
         .hint("work on that image instead, or on a copy; if it is not needed, add --force"))
 }
 
-/// Brings the image to what the journal says, and removes the journal.
-fn finish(path: &Path, open: &OpenOptions, journal: &Journal) -> Result<EditReport> {
-    let mut image = open.clone().unfinished().open_rw(path)?;
-    journal.refuse_strangers(&image, path)?;
-    for change in &journal.changes {
-        image.write_at(&change.after, change.offset)?;
+/// Brings the images to what their journals say, and removes the journals.
+fn finish(parts: &[Part]) -> Result<EditReport> {
+    let mut images = Vec::new();
+    for Part { image, open, journal } in parts {
+        let opened = open.clone().unfinished().open_rw(image)?;
+        journal.refuse_strangers(&opened, image)?;
+        images.push(opened);
     }
-    image.flush()?;
-    image.close()?;
+    for (part, image) in parts.iter().zip(&mut images) {
+        for change in &part.journal.changes {
+            image.write_at(&change.after, change.offset)?;
+        }
+        image.flush()?;
+    }
+    images.into_iter().try_for_each(ImageMut::close)?;
+    for Part { image, open, .. } in parts {
+        remove(&path_of(image), open)?;
+    }
+    Ok(report(parts))
+}
+
+/// What making all changes comes to.
+fn report(parts: &[Part]) -> EditReport {
+    let mut all = EditReport::default();
+    for report in parts.iter().map(|part| part.journal.report()) {
+        all.changes += report.changes;
+        all.bytes += report.bytes;
+    }
+    all
+}
+
+/// Takes away the journal of an image whose partners have none: nothing was begun, or all is done.
+fn settle(path: &Path, open: &OpenOptions, journal: &Journal) -> Result<EditReport> {
+    let image = open.clone().unfinished().open(path)?;
+    let mut report = EditReport::default();
+    if journal.holds(&image, |entry| &entry.after)? {
+        report = journal.report();
+    } else if !journal.holds(&image, |entry| &entry.before)? {
+        return Err(Error::refused("the image was changed after an edit of it was cut off")
+            .in_file(path)
+            .hint(format!("if it is to stay as it is, remove {}", path_of(path).display())));
+    }
+    drop(image);
     remove(&path_of(path), open)?;
-    Ok(journal.report())
+    Ok(report)
 }
 
 fn remove(file: &Path, open: &OpenOptions) -> Result<()> {
@@ -192,222 +374,4 @@ fn remove(file: &Path, open: &OpenOptions) -> Result<()> {
     open.host().remove(file).map_err(failed)?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     open.host().sync_folder(folder.unwrap_or(Path::new("."))).map_err(failed)
-}
-
-/// Where the journal of `image` stands.
-fn path_of(image: &Path) -> PathBuf {
-    let image = image.canonicalize().unwrap_or_else(|_| image.to_owned());
-    let mut name = OsString::from(".");
-    name.push(image.file_name().unwrap_or(OsStr::new("image")));
-    name.push(".vdisk-edit");
-    image.with_file_name(name)
-}
-
-/// What is to change, and what was there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Journal {
-    changes: Vec<Entry>,
-}
-
-/// One stretch that changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
-    offset: u64,
-    before: Vec<u8>,
-    after: Vec<u8>,
-}
-
-impl Journal {
-    /// In whole pages, each of them once.
-    fn new(image: Arc<dyn Disk>, changes: &[Change]) -> Result<Self> {
-        let tried = CowDisk::new(image.clone(), MOST / 2);
-        for Change { offset, bytes } in changes {
-            tried.write_at(bytes, *offset)?;
-        }
-        let mut journal = Self::default();
-        for Change { offset, bytes: after } in tried.changes()? {
-            let mut before = vec![0; after.len()];
-            image.read_at(&mut before, offset)?;
-            journal.changes.push(Entry { offset, before, after });
-        }
-        Ok(journal)
-    }
-
-    /// What making its changes comes to.
-    fn report(&self) -> EditReport {
-        let bytes = self.changes.iter().map(|change| change.after.len() as u64).sum();
-        EditReport { changes: self.changes.len(), bytes }
-    }
-
-    /// Fails where the image holds what neither of us wrote.
-    fn refuse_strangers(&self, image: &ImageMut, path: &Path) -> Result<()> {
-        for Entry { offset, before, after } in &self.changes {
-            let mut now = vec![0; before.len()];
-            image.read_at(&mut now, *offset)?;
-            let sectors = now.chunks(SECTOR).zip(before.chunks(SECTOR).zip(after.chunks(SECTOR)));
-            for (index, (found, (old, new))) in sectors.enumerate() {
-                if found != old && found != new {
-                    let at = offset + (index * SECTOR) as u64;
-                    return Err(Error::refused(
-                        "the image was changed after an edit of it was cut off",
-                    )
-                    .at("guest byte", at)
-                    .in_file(path)
-                    .hint(format!(
-                        "if it is to stay as it is, remove {}",
-                        path_of(path).display()
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The same, with what was there as what is to be.
-    fn reversed(mut self) -> Self {
-        for entry in &mut self.changes {
-            std::mem::swap(&mut entry.before, &mut entry.after);
-        }
-        self
-    }
-
-    /// Whether the image holds one side of every change.
-    fn holds(&self, image: &dyn Disk, side: impl Fn(&Entry) -> &Vec<u8>) -> Result<bool> {
-        for entry in &self.changes {
-            let mut now = vec![0; side(entry).len()];
-            image.read_at(&mut now, entry.offset)?;
-            if now != *side(entry) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn write_to(&self, path: &Path, open: &OpenOptions) -> Result<()> {
-        let mut output = Output::on(open.host().clone(), path, false)?.private();
-        let name = output.main_name().to_owned();
-        let file = output.create(&name)?;
-        let text = self.text();
-        file.put(text.as_bytes(), 0, WHAT)?;
-        let mut at = text.len().next_multiple_of(ALIGNMENT) as u64;
-        for entry in &self.changes {
-            for bytes in [&entry.before, &entry.after] {
-                file.put(bytes, at, WHAT)?;
-                at += bytes.len() as u64;
-            }
-        }
-        output.commit()
-    }
-
-    fn text(&self) -> String {
-        let mut text = format!("{FIRST_LINE}\n");
-        for Entry { offset, before, after } in &self.changes {
-            let digest = digest_text(Sha256::new().chain_update(before).chain_update(after));
-            text += &format!("change {offset} {} {digest}\n", before.len());
-        }
-        let sum = digest_text(Sha256::new().chain_update(&text));
-        text + &format!("sum {sum}\n")
-    }
-
-    /// The journal at `path`; `None` where there is none.
-    fn read(path: &Path) -> Result<Option<Self>> {
-        if !path.exists() {
-            return Ok(None);
-        }
-        let file = HostFile::open(path)?;
-        let len = file.size()?;
-        if len > MOST {
-            return Err(not_ours(path));
-        }
-        // Room for all of it is taken only for what begins as one.
-        let len = usize::try_from(len).unwrap_or_default();
-        let mut first = vec![0; FIRST_LINE.len().min(len)];
-        file.fetch(&mut first, 0, WHAT)?;
-        if first != FIRST_LINE.as_bytes() {
-            return Err(not_ours(path));
-        }
-        let mut bytes = vec![0; len];
-        file.fetch(&mut bytes, 0, WHAT)?;
-        Self::parse(&bytes).map(Some).ok_or_else(|| not_ours(path))
-    }
-
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
-        let mut text_len = lines.next().filter(|line| *line == b"vdisk edit 1\n")?.len();
-        let mut described = Vec::new();
-        loop {
-            let line = lines.next()?;
-            let words = std::str::from_utf8(line).ok()?;
-            if let Some(sum) = words.strip_prefix("sum ") {
-                let digest = digest_text(Sha256::new().chain_update(bytes.get(..text_len)?));
-                (sum.trim_end() == digest).then_some(())?;
-                text_len += line.len();
-                break;
-            }
-            text_len += line.len();
-            let mut fields = words.strip_prefix("change ")?.split_whitespace();
-            let (offset, len) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-            described.push((offset, len, fields.next()?.to_owned()));
-        }
-        let mut rest = bytes.get(text_len.next_multiple_of(ALIGNMENT)..)?;
-        let mut changes = Vec::new();
-        for (offset, len, digest) in described {
-            let (before, after) = rest.split_at_checked(len)?;
-            let (after, later) = after.split_at_checked(len)?;
-            let found = digest_text(Sha256::new().chain_update(before).chain_update(after));
-            (found == digest).then_some(())?;
-            changes.push(Entry { offset, before: before.to_vec(), after: after.to_vec() });
-            rest = later;
-        }
-        Some(Self { changes })
-    }
-}
-
-fn not_ours(path: &Path) -> Error {
-    Error::new(ErrorKind::Refused, "is no journal of an edit, although it is named like one")
-        .in_file(path)
-        .hint("move it away")
-}
-
-fn digest_text(digest: Sha256) -> String {
-    hex(&digest.finalize())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn journal() -> Journal {
-        let entry = |offset: u64, len: usize| Entry {
-            offset,
-            before: vec![1; len],
-            after: (0..len).map(|n| n as u8).collect(),
-        };
-        Journal { changes: vec![entry(5, 3), entry(4096, 8192)] }
-    }
-
-    fn bytes_of(journal: &Journal) -> Vec<u8> {
-        let mut bytes = journal.text().into_bytes();
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
-        for entry in &journal.changes {
-            bytes.extend([&entry.before[..], &entry.after[..]].concat());
-        }
-        bytes
-    }
-
-    #[test]
-    fn what_is_written_is_read_and_what_was_damaged_is_not() {
-        let bytes = bytes_of(&journal());
-        assert_eq!(Journal::parse(&bytes), Some(journal()));
-        let mut rng = fastrand::Rng::with_seed(1);
-        for _ in 0..300 {
-            let mut damaged = bytes.clone();
-            let at = rng.usize(0..damaged.len());
-            damaged[at] ^= 1 << rng.u8(0..8);
-            let read = Journal::parse(&damaged);
-            // Between the text and the bytes nothing counts.
-            assert!(read.is_none() || read == Some(journal()), "{at}");
-            Journal::parse(&damaged[..rng.usize(0..damaged.len())]);
-        }
-    }
 }

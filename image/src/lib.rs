@@ -108,7 +108,10 @@ pub use convert::{
 pub use create::{
     ChildTarget, Measure, convert, convert_into, convert_to_child, create, create_child, measure,
 };
-pub use edit::{EditReport, edit, edit_undoable, finish_edit, undo_edit};
+pub use edit::{
+    EditOf, EditReport, UndoOf, edit, edit_together, edit_undoable, finish_edit, undo_edit,
+    undo_together,
+};
 pub use gate::Gate;
 pub use open::{Image, ImageMut, LayerFile, OpenOptions};
 pub use options::{NewImage, OptionHelp, format_of_name, option_list, parse_format};

@@ -117,70 +117,121 @@ const SCHEMA: &str = "vdisk.capture/1";
 /// of it did, the second run is refused.
 ///
 /// # Errors
-/// [`Refused`](ErrorKind::Refused) where the image exists, or an earlier capture to it was of
-/// something else; [`InUse`](ErrorKind::InUse) while another run works at it; those of `prepare`;
-/// the host's. The source's own bad sectors are no error.
+/// As [`capture_together`].
 pub fn capture(
     request: &Capture,
     prepare: impl FnOnce(&Path) -> Result<()>,
     watch: Watch<'_>,
 ) -> Result<CaptureReport> {
-    if request.new.virtual_size() < request.source.len() {
-        return Err(Error::usage("the new image is smaller than the disk"));
+    let prepare = |images: &[PathBuf]| images.first().map_or(Ok(()), |image| prepare(image));
+    let mut reports = capture_together(std::slice::from_ref(request), prepare, watch)?;
+    reports.pop().ok_or_else(|| Error::internal("a disk was captured, and nothing is told of it"))
+}
+
+/// Captures the disks of one machine, one after the other. `prepare` is called once all are there,
+/// with the paths of all images, of which none has its name yet.
+///
+/// # Errors
+/// [`Refused`](ErrorKind::Refused) where the image exists, or an earlier capture to it was of
+/// something else; [`InUse`](ErrorKind::InUse) while another run works at it; those of `prepare`;
+/// the host's. The source's own bad sectors are no error.
+pub fn capture_together(
+    requests: &[Capture],
+    prepare: impl FnOnce(&[PathBuf]) -> Result<()>,
+    watch: Watch<'_>,
+) -> Result<Vec<CaptureReport>> {
+    let entered: Result<Vec<Job>> = requests.iter().map(Job::enter).collect();
+    let mut jobs = entered?;
+    for (request, job) in requests.iter().zip(&mut jobs) {
+        job.copy(request, watch)?;
     }
-    let place = Place::enter(&request.target, request.overwrite, request.restart)?;
-    let begun = State {
-        schema: SCHEMA.to_owned(),
-        phase: Phase::Copying,
-        source: fingerprint(&*request.source, request.sector, &request.skip),
-        options: request.options.clone(),
-        done: 0,
-        failed: Vec::new(),
-        bad: Vec::new(),
-    };
-    let earlier: Option<State> = place.load()?;
-    let fresh = earlier.is_none();
-    let mut state = match earlier {
-        Some(earlier) => {
-            insist_same(&earlier, &begun, &request.target)?;
-            earlier
+    if jobs.iter().any(|job| job.state.phase == Phase::Captured) {
+        let images: Vec<PathBuf> = jobs.iter().map(|job| job.place.image()).collect();
+        for (request, image) in requests.iter().zip(&images) {
+            // An earlier run may have been cut off while it prepared the images.
+            vdisk::finish_edit(image, &open_options(request))?;
         }
-        None => {
-            let created = vdisk::create(&place.image(), &request.new, true);
-            if let Err(error) = created {
-                place.give_up();
-                return Err(error);
+        prepare(&images)?;
+        for job in &mut jobs {
+            job.state.phase = Phase::Prepared;
+            job.place.save(&job.state)?;
+        }
+    }
+    requests.iter().zip(jobs).map(|(request, job)| job.leave(request)).collect()
+}
+
+/// A capture that was begun, now or by an earlier run.
+struct Job {
+    place: Place,
+    state: State,
+    fresh: bool,
+    report: CaptureReport,
+}
+
+impl Job {
+    fn enter(request: &Capture) -> Result<Self> {
+        if request.new.virtual_size() < request.source.len() {
+            return Err(Error::usage("the new image is smaller than the disk"));
+        }
+        let place = Place::enter(&request.target, request.overwrite, request.restart)?;
+        let begun = State {
+            schema: SCHEMA.to_owned(),
+            phase: Phase::Copying,
+            source: fingerprint(&*request.source, request.sector, &request.skip),
+            options: request.options.clone(),
+            done: 0,
+            failed: Vec::new(),
+            bad: Vec::new(),
+        };
+        let earlier: Option<State> = place.load()?;
+        let fresh = earlier.is_none();
+        let state = match earlier {
+            Some(earlier) => {
+                insist_same(&earlier, &begun, &request.target)?;
+                earlier
             }
-            place.save(&begun)?;
-            begun
+            None => {
+                let created = vdisk::create(&place.image(), &request.new, true);
+                if let Err(error) = created {
+                    place.give_up();
+                    return Err(error);
+                }
+                place.save(&begun)?;
+                begun
+            }
+        };
+        let report = CaptureReport {
+            virtual_size: request.source.len(),
+            resumed_at: (!fresh).then_some(state.done),
+            skipped: request.skip.total(),
+            ..CaptureReport::default()
+        };
+        Ok(Self { place, state, fresh, report })
+    }
+
+    /// Brings all bytes that are not there yet into the image.
+    fn copy(&mut self, request: &Capture, watch: Watch<'_>) -> Result<()> {
+        if self.state.phase != Phase::Copying {
+            return Ok(());
         }
-    };
-    let mut report = CaptureReport {
-        virtual_size: request.source.len(),
-        resumed_at: (!fresh).then_some(state.done),
-        skipped: request.skip.total(),
-        ..CaptureReport::default()
-    };
-    if state.phase == Phase::Copying {
-        report.written = copy(request, &place, &mut state, fresh, watch)?;
-        if !fresh {
-            give_back_leaks(request, &place)?;
+        let Self { place, state, fresh, report } = self;
+        report.written = copy(request, place, state, *fresh, watch)?;
+        if !*fresh {
+            give_back_leaks(request, place)?;
         }
         state.phase = Phase::Captured;
-        place.save(&state)?;
+        place.save(state)
     }
-    if state.phase == Phase::Captured {
-        // An earlier run may have been cut off while it prepared the image.
-        vdisk::finish_edit(&place.image(), &open_options(request))?;
-        prepare(&place.image())?;
-        state.phase = Phase::Prepared;
-        place.save(&state)?;
+
+    /// Gives the image its name.
+    fn leave(self, request: &Capture) -> Result<CaptureReport> {
+        let Self { place, state, mut report, .. } = self;
+        report.bad = state.bad.iter().cloned().collect();
+        let map = (report.bad.count() > 0)
+            .then(|| mapfile(request.source.len(), &report.bad, &request.skip));
+        report.map = place.leave(map.as_deref())?;
+        Ok(report)
     }
-    report.bad = state.bad.iter().cloned().collect();
-    let map =
-        (report.bad.count() > 0).then(|| mapfile(request.source.len(), &report.bad, &request.skip));
-    report.map = place.leave(map.as_deref())?;
-    Ok(report)
 }
 
 fn insist_same(earlier: &State, now: &State, target: &Path) -> Result<()> {

@@ -5,7 +5,7 @@
 //! | to | use |
 //! | --- | --- |
 //! | list the machine's disks, and what uses them | [`Machine`], [`DiskInfo`] |
-//! | copy a disk into a new image | [`capture()`] |
+//! | copy a disk into a new image, or all disks of a machine | [`capture()`], [`capture_together`] |
 //!
 //! A capture is a conversion (the `vdisk` crate's engine moves the bytes) of a source that may fail
 //! and a job that may be cut off. Bad sectors are left for the end, tried again one by one, and
@@ -76,7 +76,7 @@ mod pace;
 mod rescue;
 pub mod state;
 
-pub use capture::{CHECKPOINT, Capture, CaptureReport, RETRIES, capture};
+pub use capture::{CHECKPOINT, Capture, CaptureReport, RETRIES, capture, capture_together};
 pub use disks::{DiskInfo, Machine, PartitionInfo, Use};
 pub use fingerprint::fingerprint;
 pub use live::{Frozen, Held, Hold};

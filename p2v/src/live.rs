@@ -61,13 +61,13 @@ pub enum Hold {
 }
 
 impl Frozen {
-    /// Holds still what is mounted of `disk`, and has what the host remembers of the disk's bytes
+    /// Holds still what is mounted of `disks`, and has what the host remembers of the disks' bytes
     /// read anew. `keep_out` must lie on none of the file systems: it is what is written to.
     ///
     /// # Errors
-    /// [`Refused`](vdisk::ErrorKind::Refused) where `keep_out` lies on the disk; the host's.
-    pub fn hold(disk: &DiskInfo, keep_out: &Path) -> Result<Self> {
-        let mounts = mounts(disk);
+    /// [`Refused`](vdisk::ErrorKind::Refused) where `keep_out` lies on a disk; the host's.
+    pub fn hold(disks: &[&DiskInfo], keep_out: &Path) -> Result<Self> {
+        let mounts = mounts(disks);
         refuse_inside(&mounts, keep_out)?;
         let mut frozen = Self { held: Vec::new(), guardians: Vec::new() };
         // The innermost first, so that what lies deeper is not waited for.
@@ -75,7 +75,7 @@ impl Frozen {
             let how = if read_only { Hold::ReadOnly } else { frozen.hold_one(&point)? };
             frozen.held.push(Held { point, how });
         }
-        disk.forget_cached()?;
+        disks.iter().try_for_each(|disk| disk.forget_cached())?;
         Ok(frozen)
     }
 
@@ -134,10 +134,11 @@ fn dismiss(mut guardian: Child) {
     let _ = guardian.wait();
 }
 
-/// Where the file systems of the disk are mounted, outermost first, and whether read-only.
-fn mounts(disk: &DiskInfo) -> Vec<(PathBuf, bool)> {
-    let mut mounts: Vec<(PathBuf, bool)> = disk
-        .all_uses()
+/// Where the file systems of the disks are mounted, outermost first, and whether read-only.
+fn mounts(disks: &[&DiskInfo]) -> Vec<(PathBuf, bool)> {
+    let mut mounts: Vec<(PathBuf, bool)> = disks
+        .iter()
+        .flat_map(|disk| disk.all_uses())
         .filter_map(|(_, one)| match one {
             Use::Mount { point, read_only, .. } => Some((point.clone(), *read_only)),
             _ => None,

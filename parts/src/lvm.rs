@@ -92,7 +92,12 @@ pub fn scan(disks: &[Arc<dyn Disk>]) -> Result<Vec<VolumeGroup>> {
                 newest.insert(found.id.clone(), found);
             }
         }
-        places.insert(physical.uuid, index);
+        if let Some(other) = places.insert(physical.uuid.clone(), index) {
+            // LVM2 goes no further either: the bytes of a volume would be one's or the other's.
+            let message =
+                format!("disks {other} and {index} are both physical volume {}", physical.uuid);
+            return Err(Error::corrupt(WHAT, 0, message).hint("leave out the copy of a disk"));
+        }
     }
     if let (true, Some(error)) = (newest.is_empty(), damage) {
         return Err(error.hint("no disk that was given holds a sound copy of the metadata"));
@@ -141,6 +146,11 @@ impl VolumeGroup {
                 Layout::Unsupported | Layout::Corrupt(_) => None,
             },
         })
+    }
+
+    /// The disks it stands on, by their place among those that were scanned.
+    pub fn disks(&self) -> impl Iterator<Item = usize> {
+        self.places.iter().flatten().copied()
     }
 
     /// The UUIDs of the physical volumes that were not among the disks.

@@ -77,14 +77,14 @@ pub fn guest(layout: &str) -> PathBuf {
     folder.join(format!("{layout}.raw"))
 }
 
-/// Starts the raw disk `image`, which stays as it is, until the machine is switched off, says one
+/// Starts a machine with these raw disks, which stay as they are, from the first, until the machine is switched off, says one
 /// of `last_words`, or `limit` is over. What it wrote to its serial line, from which the screen's
 /// control characters are taken.
 #[must_use]
-pub fn run(image: &Path, hardware: &Hardware, last_words: &[&str], limit: Duration) -> String {
+pub fn run(disks: &[&Path], hardware: &Hardware, last_words: &[&str], limit: Duration) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("serial");
-    let mut machine = start(image, hardware, folder.path(), &log);
+    let mut machine = start(disks, hardware, folder.path(), &log);
     let end = Instant::now() + limit;
     loop {
         let said = plain(&std::fs::read(&log).unwrap_or_default());
@@ -98,17 +98,24 @@ pub fn run(image: &Path, hardware: &Hardware, last_words: &[&str], limit: Durati
     }
 }
 
-fn start(image: &Path, hardware: &Hardware, folder: &Path, log: &Path) -> Child {
-    let disk = format!("if=none,id=disk,format=raw,snapshot=on,file={}", arg(image));
+fn start(disks: &[&Path], hardware: &Hardware, folder: &Path, log: &Path) -> Child {
     let network = format!("{},netdev=net,mac={},romfile=", hardware.network, hardware.mac);
     let serial = format!("file:{}", arg(log));
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", "1024"])
         .args(["-display", "none", "-monitor", "none", "-no-reboot"])
-        .args(["-serial", &serial, "-drive", &disk])
+        .args(["-serial", &serial])
         .args(["-netdev", "user,id=net", "-device", &network]);
-    for device in devices(hardware.bus) {
-        qemu.args(["-device", device]);
+    if let Some(controller) = controller(hardware.bus) {
+        qemu.args(["-device", controller]);
+    }
+    for (number, disk) in disks.iter().enumerate() {
+        let drive = format!("if=none,id=disk{number},format=raw,snapshot=on,file={}", arg(disk));
+        let mut device = device(hardware.bus, number);
+        if disks.len() > 1 {
+            device += &format!(",bootindex={}", number + 1);
+        }
+        qemu.args(["-drive", &drive, "-device", &device]);
     }
     if hardware.firmware != Firmware::Bios {
         let variables = folder.join("variables");
@@ -129,13 +136,22 @@ fn start(image: &Path, hardware: &Hardware, folder: &Path, log: &Path) -> Child 
     qemu.stdin(Stdio::null()).spawn().expect("qemu-system-x86_64")
 }
 
-fn devices(bus: Bus) -> &'static [&'static str] {
+/// What disks are connected to, where the board has none.
+fn controller(bus: Bus) -> Option<&'static str> {
     match bus {
-        Bus::Ahci => &["ide-hd,drive=disk,bus=ide.0"],
-        Bus::Nvme => &["nvme,drive=disk,serial=1"],
-        Bus::VirtioScsi => &["virtio-scsi-pci", "scsi-hd,drive=disk"],
-        Bus::VirtioBlk => &["virtio-blk-pci,drive=disk"],
-        Bus::Pvscsi => &["pvscsi", "scsi-hd,drive=disk"],
+        Bus::Ahci | Bus::Nvme | Bus::VirtioBlk => None,
+        Bus::VirtioScsi => Some("virtio-scsi-pci"),
+        Bus::Pvscsi => Some("pvscsi"),
+    }
+}
+
+/// Disk number `number` on the bus.
+fn device(bus: Bus, number: usize) -> String {
+    match bus {
+        Bus::Ahci => format!("ide-hd,drive=disk{number},bus=ide.{number}"),
+        Bus::Nvme => format!("nvme,drive=disk{number},serial={}", number + 1),
+        Bus::VirtioScsi | Bus::Pvscsi => format!("scsi-hd,drive=disk{number},scsi-id={number}"),
+        Bus::VirtioBlk => format!("virtio-blk-pci,drive=disk{number}"),
     }
 }
 

@@ -64,26 +64,32 @@ pub(super) struct Request<'a> {
     pub(super) before_conversion: bool,
 }
 
+/// A disk, and the size of its sectors.
+type Looked = (Arc<dyn Disk>, u64);
+
 impl Request<'_> {
     /// The definition's files, beside the first image.
     pub(super) fn make(&self) -> Result<Vec<(PathBuf, Definition)>> {
         let hypervisor = hypervisor(self.target)?;
         let first = self.images.first().ok_or_else(|| Error::usage("no image is named"))?;
-        let (mut inventory, mut disks) = (None, Vec::new());
+        let (mut named, mut disks) = (Vec::new(), Vec::new());
         for path in self.images {
-            let (found, disk) = self.look(path, first, hypervisor)?;
+            let (disk, name) = self.look(path, first, hypervisor)?;
             disks.push(disk);
-            if found.systems.is_empty() && inventory.is_some() {
-                continue;
-            }
-            inventory.get_or_insert(found);
+            named.push(name);
         }
+        let found = vdisk_guest::inspect_together(&disks).map_err(|error| match self.images {
+            [only] => error.in_file(only),
+            _ => error,
+        })?;
+        let system = found.iter().position(|one| !one.systems.is_empty()).unwrap_or_default();
+        let inventory = found.into_iter().nth(system);
         let inventory = inventory.ok_or_else(|| Error::usage("no image is named"))?;
         let name = self.name.clone().unwrap_or_else(|| name_of(&inventory, first));
         let mut vm = Vm::for_guest(&name, &inventory, hypervisor, &self.sizing)
             .map_err(|error| error.in_file(first))?;
         self.check_generation(vm.firmware, first)?;
-        vm.disks = disks;
+        vm.disks = named;
         if self.before_conversion {
             name_converted(&mut vm, hypervisor);
         }
@@ -91,22 +97,15 @@ impl Request<'_> {
         Ok(files.into_iter().map(|one| (first.with_extension(one.extension), one)).collect())
     }
 
-    fn look(
-        &self,
-        path: &Path,
-        first: &Path,
-        hypervisor: Hypervisor,
-    ) -> Result<(Inventory, VmDisk)> {
+    fn look(&self, path: &Path, first: &Path, hypervisor: Hypervisor) -> Result<(Looked, VmDisk)> {
         let image = self.source.open_options().open(path)?;
         let format = image.info().format.name().to_owned();
         let sector_size = u64::from(image.info().logical_sector);
         let disk: Arc<dyn Disk> = Arc::new(image);
         let size = disk.len();
-        let inventory =
-            vdisk_guest::inspect(disk, sector_size).map_err(|error| error.in_file(path))?;
         let mut named = VmDisk::new(file_name(path, first, hypervisor)?, size);
         named.format = format;
-        Ok((inventory, named))
+        Ok(((disk, sector_size), named))
     }
 
     fn check_generation(&self, firmware: Firmware, image: &Path) -> Result<()> {

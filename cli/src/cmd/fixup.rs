@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use vdisk::{Disk, ErrorKind, OpenOptions, Result};
-use vdisk_fixup::{Action, Machine, Plan, Report, apply, undo};
+use vdisk::{ErrorKind, Result};
+use vdisk_fixup::{
+    Action, ImageOf, Machine, MachineDisk, Plan, Report, apply_together, undo_together,
+};
 
 use super::{Context, Outcome};
 use crate::args::Fixup;
@@ -38,15 +40,17 @@ pub(super) fn run(
     fix: impl FnOnce(&mut Machine, &mut Plan) -> Result<()>,
 ) -> Result<Outcome> {
     let open = args.source.open_options().in_one_session();
+    let paths = std::iter::once(&args.image).chain(&args.with);
+    let images: Vec<ImageOf<'_>> = paths.map(|path| ImageOf { path, open: &open }).collect();
     if let Some(report) = &args.undo {
-        return take_back(command, args, &open, report, context);
+        return take_back(command, args, &images, report, context);
     }
-    let (machine, plan) = planned(args, &open, fix)?;
+    let (machine, plan) = planned(args, &images, fix)?;
     if args.dry_run {
         return show_plan(args, &plan, context);
     }
     warn(&plan, context);
-    let done = apply(&args.image, &open, &machine, &plan, command, args.force)?;
+    let done = apply_together(&images, &machine, &plan, command, args.force)?;
     let Some((file, report)) = done else {
         return nothing_to_do(args, &plan, context);
     };
@@ -58,23 +62,28 @@ pub(super) fn run(
     let _ = writeln!(text, "{} bytes changed in {} places", report.bytes, report.places);
     show::text(&text)?;
     let (file, image) = (file.display(), args.image.display());
+    let others = args.with.iter().map(|path| format!(" --with {}", path.display()));
+    let others: String = others.collect();
     context.note(&format!(
-        "the way back, until the guest starts: vdisk {command} {image} --undo {file}"
+        "the way back, until the guest starts: vdisk {command} {image}{others} --undo {file}"
     ));
     Ok(Outcome::Done)
 }
 
-/// The image is only read here; its lock stays with `open`.
+/// The images are only read here; their locks stay with the options they are opened with.
 fn planned(
     args: &Fixup,
-    open: &OpenOptions,
+    images: &[ImageOf<'_>],
     fix: impl FnOnce(&mut Machine, &mut Plan) -> Result<()>,
 ) -> Result<(Machine, Plan)> {
     let named = |error: vdisk::Error| error.in_file(&args.image);
-    let image = open.open(&args.image)?;
-    let sector_size = u64::from(image.info().logical_sector);
-    let disk: Arc<dyn Disk> = Arc::new(image);
-    let mut machine = Machine::open(disk, sector_size).map_err(named)?;
+    let mut disks = Vec::new();
+    for ImageOf { path, open } in images {
+        let image = open.open(path)?;
+        let sector_size = u64::from(image.info().logical_sector);
+        disks.push(MachineDisk::new(Arc::new(image), sector_size));
+    }
+    let mut machine = Machine::of_disks(disks).map_err(named)?;
     let mut plan = Plan::default();
     fix(&mut machine, &mut plan).map_err(named)?;
     Ok((machine, plan))
@@ -114,11 +123,11 @@ fn nothing_to_do(args: &Fixup, plan: &Plan, context: &Context<'_>) -> Result<Out
 fn take_back(
     command: &str,
     args: &Fixup,
-    open: &OpenOptions,
+    images: &[ImageOf<'_>],
     report: &Path,
     context: &Context<'_>,
 ) -> Result<Outcome> {
-    let done = undo(&args.image, open, report, args.force)?;
+    let done = undo_together(images, report, args.force)?;
     if context.json() {
         show::json(&json!({
             "schema": "vdisk.undo/1",

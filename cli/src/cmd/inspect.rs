@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use vdisk::{Disk, Error, ErrorKind, Format, Image, Result};
-use vdisk_guest::{Inventory, Shared, shared};
+use vdisk_guest::{Inventory, Shared, inspect_together, shared};
 
 use self::page::page;
 use super::{Context, Outcome};
@@ -58,6 +58,9 @@ struct Failure {
 const SCHEMA: &str = "vdisk.inspect/1";
 
 pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<Outcome> {
+    if !args.with.is_empty() {
+        return one_machine(args, context);
+    }
     if let [only] = &args.images[..]
         && !only.is_dir()
     {
@@ -95,6 +98,38 @@ pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<Outcome> 
         }
     }
     Ok(outcome(&machines, &failures))
+}
+
+/// Images that are the disks of one machine: what lies on several of them is whole.
+fn one_machine(args: &InspectArgs, context: &Context<'_>) -> Result<Outcome> {
+    let [first] = &args.images[..] else {
+        return Err(Error::usage(
+            "--with names the other disks of one machine, and here are several",
+        ));
+    };
+    let paths: Vec<&PathBuf> = std::iter::once(first).chain(&args.with).collect();
+    let mut disks: Vec<(Arc<dyn Disk>, u64)> = Vec::new();
+    for path in &paths {
+        let image = args.source.open_options().open(path)?;
+        let sector_size = image.info().logical_sector.into();
+        disks.push((Arc::new(image), sector_size));
+    }
+    let found = inspect_together(&disks)?;
+    let named = found.into_iter().zip(paths).map(|(inventory, path)| Machine {
+        filename: path.display().to_string(),
+        inventory,
+        own: None,
+        chain: Vec::new(),
+    });
+    let images: Vec<Machine> = named.collect();
+    if context.json() {
+        let images = &images[..];
+        show::json(&Document { schema: SCHEMA, images, shared: &[], failures: &[] })?;
+    } else {
+        let pages = images.iter().map(|one| page(&one.filename, &one.inventory));
+        show::text(&pages.collect::<Vec<_>>().join("\n"))?;
+    }
+    Ok(outcome(&images, &[]))
 }
 
 fn look(path: &Path, source: &Source) -> Result<Machine> {

@@ -1,17 +1,19 @@
 //! `vdisk p2v`
 
 use std::num::NonZeroU64;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use vdisk::{
-    Disk, Error, ErrorKind, Format, NewImage, OpenOptions, Ranges, Result, default_threads,
-    human_size,
+    EditOf, Error, ErrorKind, Format, NewImage, OpenOptions, Ranges, Result, default_threads,
+    edit_together, human_size,
 };
-use vdisk_fixup::{Plan, Recovered, Recovery, Target, recover_journals};
+use vdisk_fixup::{
+    ImageOf, MachineDisk, Plan, Recovered, Recovery, Target, apply_together, recover_journals,
+};
 use vdisk_guest::free::{FreeSpace, Scope, free_space};
-use vdisk_p2v::{Capture, CaptureReport, Frozen, Held, Hold, Machine, capture};
+use vdisk_p2v::{Capture, CaptureReport, DiskInfo, Frozen, Held, Hold, Machine, capture_together};
 
 use self::source::{Named, Source, names};
 use super::{Context, Outcome, fixup, new_image, passage, skip};
@@ -40,16 +42,13 @@ pub(super) fn run(args: &P2vArgs, context: &Context<'_>) -> Result<Outcome> {
     let sources: Vec<Source> =
         sources.iter().map(|name| Source::find(name, &machine, args)).collect::<Result<_>>()?;
     let jobs = names(&sources, Path::new(target), args)?;
-    let mut plans = Vec::new();
-    for source in &sources {
-        plans.push(look(source, args, context)?);
-    }
-    let guest = plans.iter().any(|plan| !matches!(plan, Look::NoGuest));
+    let look = look(&sources, args, context)?;
+    let guest = !matches!(look, Look::NoGuest);
     if guest {
         definition::insist(&sources, args)?;
     }
     if args.passage.dry_run {
-        return tell_plans(&sources, &jobs, &plans, context);
+        return tell_plan(&sources, &jobs, &look, context);
     }
     if args.target.is_some() {
         match guest {
@@ -57,13 +56,8 @@ pub(super) fn run(args: &P2vArgs, context: &Context<'_>) -> Result<Outcome> {
             false => context.note("no guest system was found: the bytes are moved as they are"),
         }
     }
-    let mut done = Vec::new();
-    let mut in_part = false;
-    for (source, job) in sources.iter().zip(&jobs) {
-        let (document, whole) = capture_one(source, job, args, context)?;
-        done.push(document);
-        in_part |= !whole;
-    }
+    let (done, whole) = capture_all(&sources, &jobs, args, context)?;
+    let mut in_part = !whole;
     let definition = definition::make(&sources, &jobs, args, context);
     if let Err(error) = &definition {
         let advice = error.advice().map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -79,67 +73,113 @@ pub(super) fn run(args: &P2vArgs, context: &Context<'_>) -> Result<Outcome> {
     Ok(if in_part { Outcome::Code(IN_PART) } else { Outcome::Done })
 }
 
-/// What is known of a guest before its disk is copied.
+/// What is known of a guest before its disks are copied.
 enum Look {
     NoGuest,
-    /// What a running system does to its disk meanwhile makes a plan of it worth little.
+    /// What a running system does to its disks meanwhile makes a plan of it worth little.
     Running,
     Plan(Plan),
 }
 
 /// Plans what becomes of the guest before any byte is copied.
-fn look(source: &Source, args: &P2vArgs, context: &Context<'_>) -> Result<Look> {
+fn look(sources: &[Source], args: &P2vArgs, context: &Context<'_>) -> Result<Look> {
     let Some(target) = args.target else { return Ok(Look::NoGuest) };
-    if source.is_used() {
+    if sources.iter().any(Source::is_used) {
         return Ok(Look::Running);
     }
-    let found = passage::planned(source.disk.clone(), source.sector, &args.passage, target)
-        .map_err(|error| error.in_file(&source.name))?;
+    let disks = sources.iter().map(|source| source.of_machine(source.disk.clone())).collect();
+    let named = |error: Error| match sources {
+        [only] => error.in_file(&only.name),
+        _ => error,
+    };
+    let found = passage::planned(disks, &args.passage, target).map_err(named)?;
     let Some((_, plan)) = found else { return Ok(Look::NoGuest) };
     if !args.passage.dry_run {
         fixup::warn(&plan, context);
-        plan.refuse().map_err(|error| error.in_file(&source.name))?;
+        plan.refuse().map_err(named)?;
     }
     Ok(Look::Plan(plan))
 }
 
-fn tell_plans(
+/// The plan of a machine is told with its first disk.
+fn tell_plan(
     sources: &[Source],
     jobs: &[Named],
-    plans: &[Look],
+    look: &Look,
     context: &Context<'_>,
 ) -> Result<Outcome> {
-    let (mut text, mut documents, mut all) = (String::new(), Vec::new(), Plan::default());
-    for ((source, job), look) in sources.iter().zip(jobs).zip(plans) {
+    let plan = match look {
+        Look::Plan(plan) => Some(plan),
+        Look::NoGuest | Look::Running => None,
+    };
+    let (mut text, mut documents) = (String::new(), Vec::new());
+    for (number, (source, job)) in sources.iter().zip(jobs).enumerate() {
         text += &format!("{} to {}\n", source.name.display(), job.path.display());
-        let plan = match look {
-            Look::Plan(plan) => Some(plan),
-            Look::NoGuest | Look::Running => None,
-        };
-        text += &plan.map(fixup::page).unwrap_or_default();
+        let plan = plan.filter(|_| number == 0);
         documents.push(json!({"source": source.name, "target": job.path, "plan": plan}));
-        if let Some(plan) = plan {
-            all.join(plan);
-        }
     }
+    text += &plan.map(fixup::page).unwrap_or_default();
+    let plan = plan.cloned().unwrap_or_default();
     if context.json() {
-        show::json(&fixup::document(&all, json!({"disks": documents})))?;
+        show::json(&fixup::document(&plan, json!({"disks": documents})))?;
     } else {
         show::text(&text)?;
     }
-    Ok(fixup::outcome(&all))
+    Ok(fixup::outcome(&plan))
 }
 
-/// Captures one disk; what to tell of it, and whether all of it could be read.
-fn capture_one(
-    source: &Source,
-    job: &Named,
+/// Captures the disks of a machine; what to tell of each, and whether all of them could be read.
+fn capture_all(
+    sources: &[Source],
+    jobs: &[Named],
     args: &P2vArgs,
     context: &Context<'_>,
-) -> Result<(Value, bool)> {
-    let frozen = hold(source, &job.path, context)?;
-    let left_out = leave_out(source, args, context)?;
-    let request = Capture {
+) -> Result<(Vec<Value>, bool)> {
+    let frozen = hold(sources, jobs, context)?;
+    let mut requests = Vec::new();
+    let mut left_out = Vec::new();
+    for (source, job) in sources.iter().zip(jobs) {
+        let free = leave_out(source, args, context)?;
+        requests.push(request(source, job, free.as_ref(), frozen.is_some(), args)?);
+        left_out.push(free);
+    }
+    let held = frozen.as_ref().map(|frozen| frozen.held.clone());
+    let progress = context.progress(false);
+    let (mut plan, mut recovered) = (None, Vec::new());
+    let reports = capture_together(
+        &requests,
+        |images| {
+            if frozen.is_some() {
+                drop(frozen);
+                recovered = recover(images, sources, jobs, context)?;
+            }
+            plan = prepare(images, sources, jobs, args, context)?;
+            Ok(())
+        },
+        context.watch(&*progress),
+    )?;
+    let live = held.as_deref().map(|held| (held, recovered.as_slice()));
+    let (mut documents, mut whole) = (Vec::new(), true);
+    for (number, (source, job)) in sources.iter().zip(jobs).enumerate() {
+        let Some(report) = reports.get(number) else { continue };
+        tell(source, job, report, context);
+        whole &= report.bad.count() == 0;
+        let plan = plan.as_ref().filter(|_| number == 0);
+        let left_out = left_out.get(number).and_then(Option::as_ref);
+        let live = live.filter(|_| source.is_used());
+        documents.push(document(source, job, report, left_out, live, plan));
+    }
+    Ok((documents, whole))
+}
+
+fn request(
+    source: &Source,
+    job: &Named,
+    left_out: Option<&FreeSpace>,
+    live: bool,
+    args: &P2vArgs,
+) -> Result<Capture> {
+    Ok(Capture {
         source: source.disk.clone(),
         source_path: source.raw_path.clone(),
         sector: source.sector,
@@ -151,43 +191,25 @@ fn capture_one(
             args.options,
             passage::as_text(&args.passage, args.target)
         ),
-        skip: left_out.as_ref().map(|found| found.ranges.clone()).unwrap_or_default(),
+        skip: left_out.map(|found| found.ranges.clone()).unwrap_or_default(),
         rate_limit: args.rate_limit.and_then(NonZeroU64::new),
         retries: args.retries,
         checkpoint: args.passage.checkpoint,
         threads: args.threads.unwrap_or_else(default_threads).clamp(1, 64),
         overwrite: args.force,
         // What was copied of a disk in use belongs to a moment that is gone.
-        restart: args.passage.restart || frozen.is_some(),
-    };
-    let held = frozen.as_ref().map(|frozen| frozen.held.clone());
-    let progress = context.progress(false);
-    let (mut plan, mut recovered) = (None, Vec::new());
-    let report = capture(
-        &request,
-        |image| {
-            if frozen.is_some() {
-                drop(frozen);
-                recovered = recover(image, job.format, context)?;
-            }
-            plan = prepare(image, job.format, args, context)?;
-            Ok(())
-        },
-        context.watch(&*progress),
-    )?;
-    tell(source, job, &report, context);
-    let whole = report.bad.count() == 0;
-    let live = held.as_deref().map(|held| (held, recovered.as_slice()));
-    Ok((document(source, job, &report, left_out.as_ref(), live, plan.as_ref()), whole))
+        restart: args.passage.restart || live,
+    })
 }
 
-/// Holds still what is mounted of a disk in use.
-fn hold(source: &Source, target: &Path, context: &Context<'_>) -> Result<Option<Frozen>> {
-    let Some(device) = source.device.as_ref().filter(|_| source.is_used()) else {
-        return Ok(None);
-    };
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let frozen = Frozen::hold(device, folder.unwrap_or(Path::new(".")))?;
+/// Holds still what is mounted of the disks in use.
+fn hold(sources: &[Source], jobs: &[Named], context: &Context<'_>) -> Result<Option<Frozen>> {
+    let used = sources.iter().filter(|source| source.is_used());
+    let used: Vec<&DiskInfo> = used.filter_map(|source| source.device.as_ref()).collect();
+    let Some(first) = jobs.first().filter(|_| !used.is_empty()) else { return Ok(None) };
+    // All images go to one folder.
+    let folder = first.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let frozen = Frozen::hold(&used, folder.unwrap_or(Path::new(".")))?;
     for Held { point, how } in &frozen.held {
         let point = point.display();
         context.note(&match how {
@@ -239,14 +261,36 @@ fn image(source: &Source, job: &Named, args: &P2vArgs) -> Result<NewImage> {
     Ok(new)
 }
 
-/// Does in the image what waits in the journals of file systems that were copied while they were
+/// The images of a machine's disks, open for reading, each in a session of its own.
+fn open_all(
+    images: &[PathBuf],
+    sources: &[Source],
+    jobs: &[Named],
+) -> Result<(Vec<OpenOptions>, Vec<MachineDisk>)> {
+    let (mut options, mut disks) = (Vec::new(), Vec::new());
+    for ((image, source), job) in images.iter().zip(sources).zip(jobs) {
+        let open = OpenOptions::new().format(job.format).in_one_session();
+        let found = open.open(image)?;
+        let sector_size = found.info().logical_sector.into();
+        disks.push(MachineDisk { sector_size, ..source.of_machine(Arc::new(found)) });
+        options.push(open);
+    }
+    Ok((options, disks))
+}
+
+/// Does in the images what waits in the journals of file systems that were copied while they were
 /// in use.
-fn recover(image: &Path, format: Format, context: &Context<'_>) -> Result<Vec<Recovered>> {
-    let open = OpenOptions::new().format(format).in_one_session();
-    let found = open.open(image)?;
-    let sector = found.info().logical_sector.into();
-    let Recovery { changes, done, left, .. } = recover_journals(Arc::new(found), sector)?;
-    vdisk::edit(image, &open, &changes, false)?;
+fn recover(
+    images: &[PathBuf],
+    sources: &[Source],
+    jobs: &[Named],
+    context: &Context<'_>,
+) -> Result<Vec<Recovered>> {
+    let (options, disks) = open_all(images, sources, jobs)?;
+    let Recovery { changes, done, left, .. } = recover_journals(disks)?;
+    let parts = images.iter().zip(&options).zip(&changes);
+    let edits = parts.map(|((image, open), changes)| EditOf { image, open, changes, undo: None });
+    edit_together(&edits.collect::<Vec<_>>(), false, |_| Ok(()))?;
     for Recovered { volume, blocks, orphans, .. } in &done {
         let more = if *orphans { "; deleted files wait to be removed by the guest" } else { "" };
         context.note(&format!("{volume}: {blocks} blocks of its journal are put in place{more}"));
@@ -257,25 +301,25 @@ fn recover(image: &Path, format: Format, context: &Context<'_>) -> Result<Vec<Re
     Ok(done)
 }
 
-/// Makes the guest in the captured image what it is to become.
+/// Makes the guest in the captured images what it is to become.
 fn prepare(
-    image: &Path,
-    format: Format,
+    images: &[PathBuf],
+    sources: &[Source],
+    jobs: &[Named],
     args: &P2vArgs,
     context: &Context<'_>,
 ) -> Result<Option<Plan>> {
     let Some(target) = args.target else { return Ok(None) };
-    let open = OpenOptions::new().format(format).in_one_session();
-    let found = open.open(image)?;
-    let sector = found.info().logical_sector.into();
-    let disk: Arc<dyn Disk> = Arc::new(found);
-    let Some((machine, plan)) = passage::planned(disk, sector, &args.passage, target)? else {
+    let (options, disks) = open_all(images, sources, jobs)?;
+    let Some((machine, plan)) = passage::planned(disks, &args.passage, target)? else {
         return Ok(None);
     };
     if args.live {
         fixup::warn(&plan, context);
     }
-    vdisk_fixup::apply(image, &open, &machine, &plan, "p2v", false)?;
+    let files: Vec<ImageOf<'_>> =
+        images.iter().zip(&options).map(|(path, open)| ImageOf { path, open }).collect();
+    apply_together(&files, &machine, &plan, "p2v", false)?;
     Ok(Some(plan))
 }
 

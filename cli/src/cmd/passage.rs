@@ -1,23 +1,20 @@
 //! What `p2v` and `v2p` do to a guest on its way from one machine to another.
 
-use std::sync::Arc;
-
-use vdisk::{Disk, ErrorKind, Result};
-use vdisk_fixup::{Identity, Machine, Plan, StripOptions, Target};
+use vdisk::{ErrorKind, Result};
+use vdisk_fixup::{Identity, Machine, MachineDisk, Plan, StripOptions, Target};
 
 use super::Context;
 use crate::args::{IdentityChoice, Passage};
 
-/// Plans, in memory, what takes the guest on `disk` to `target`; `None` where there is no guest.
-/// A plan that cannot be carried out is refused.
+/// Plans, in memory, what takes the guest on a machine's `disks` to `target`; `None` where there is
+/// no guest. A plan that cannot be carried out is refused.
 pub(super) fn planned(
-    disk: Arc<dyn Disk>,
-    sector: u64,
+    disks: Vec<MachineDisk>,
     args: &Passage,
     target: Target,
 ) -> Result<Option<(Machine, Plan)>> {
-    let mut machine = Machine::open(disk, sector)?;
-    if machine.inventory().systems.is_empty() {
+    let mut machine = Machine::of_disks(disks)?;
+    if machine.inventories().all(|one| one.systems.is_empty()) {
         return Ok(None);
     }
     let mut plan = Plan::default();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use vdisk::{Disk, Error, Format, Image, OpenOptions, Result, human_size};
-use vdisk_fixup::{Plan, Target};
+use vdisk_fixup::{MachineDisk, Plan, Target};
 use vdisk_p2v::{DiskInfo, Machine};
 use vdisk_v2p::{
     FitOptions, WriteReport, WriteRequest, add_boot_entry, choose, confirm, insist_on_variables,
@@ -95,7 +95,8 @@ fn planned(
     args: &V2pArgs,
     request: &WriteRequest,
 ) -> Result<Option<(vdisk_fixup::Machine, Plan)>> {
-    passage::planned(disk, request.sector, &args.passage, Target::Physical)
+    let disks = vec![MachineDisk::new(disk, request.sector)];
+    passage::planned(disks, &args.passage, Target::Physical)
         .map_err(|error| error.in_file(&args.image))
 }
 

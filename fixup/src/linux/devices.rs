@@ -1,14 +1,19 @@
 //! Names of devices: which of them stay when the hardware changes, and what to say instead.
 
 use vdisk_guest::Place;
-use vdisk_guest::inventory::{FilesystemFacts, Inventory, Mount};
+use vdisk_guest::inventory::{FilesystemFacts, Mount};
 
-/// What the volumes of the disk are called.
+use crate::Machine;
+
+/// What the volumes of the machine are called.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     volumes: Vec<Volume>,
-    /// What this disk is called by the guest: `/dev/sda`, `/dev/disk/by-id/ata-X`.
-    disks: Vec<String>,
+    /// What the guest calls its disks, such as `/dev/sda`, `/dev/disk/by-id/ata-X`, and which of
+    /// them that is.
+    disks: Vec<(String, usize)>,
+    /// The disk whose places need no number.
+    home: usize,
 }
 
 #[derive(Debug)]
@@ -17,29 +22,62 @@ struct Volume {
     partition_uuid: Option<String>,
     uuid: Option<String>,
     label: Option<String>,
+    /// What stands there.
+    kind: Option<&'static str>,
 }
 
 impl Devices {
-    /// Of the disk of a guest whose root is at `root`.
-    ///
-    /// A guest says `/dev/sda1` of a partition, and only its order says of which disk. The disk of
-    /// the line for `/` is this one, if the number is that of the root's partition; where that line
-    /// has a name that stays, the first disk of each kind is.
-    pub(crate) fn of(inventory: &Inventory, mounts: &[Mount], root: &Place) -> Self {
+    /// Of a machine whose guest, on the disk at hand, has its root at `root`.
+    pub(crate) fn of(machine: &Machine, mounts: &[Mount], root: &Place) -> Self {
+        let home = machine.at_hand();
         let volume = |place, partition_uuid: Option<&String>, facts: Option<&FilesystemFacts>| {
             let uuid = facts.and_then(|facts| facts.uuid.clone());
             let label = facts.and_then(|facts| facts.label.clone());
-            Volume { place, partition_uuid: partition_uuid.cloned(), uuid, label }
+            let kind = facts.map(|facts| facts.kind);
+            Volume { place, partition_uuid: partition_uuid.cloned(), uuid, label, kind }
         };
         let mut volumes = Vec::new();
-        for one in &inventory.partitions {
-            let place = Place::Partition(one.number);
-            volumes.push(volume(place, one.uuid.as_ref(), one.filesystem.as_ref()));
+        for (disk, inventory) in machine.inventories().enumerate() {
+            for one in &inventory.partitions {
+                let place = numbered(disk, home, Place::Partition(one.number));
+                volumes.push(volume(place, one.uuid.as_ref(), one.filesystem.as_ref()));
+            }
+            for one in &inventory.volumes {
+                let place = numbered(disk, home, one.place());
+                volumes.push(volume(place, None, one.filesystem.as_ref()));
+            }
         }
-        for one in &inventory.volumes {
-            volumes.push(volume(one.place(), None, one.filesystem.as_ref()));
+        // Of what two disks have in common, the guest's own is meant.
+        volumes.sort_by_key(|one| matches!(one.place, Place::OnDisk(..)));
+        let given = (0..machine.count())
+            .flat_map(|disk| machine.names(disk).iter().map(move |name| (name.clone(), disk)));
+        let given: Vec<(String, usize)> = given.collect();
+        let mut devices = Self { volumes, disks: given.clone(), home };
+        let known = Known { home, count: machine.count(), mounts };
+        devices.disks.extend(known.disks(root));
+        if machine.count() > 1 && !mounts.iter().all(|mount| devices.agrees(mount)) {
+            // In this order the disks are not what the guest says of them.
+            devices.disks.retain(|(_, disk)| *disk == home);
+            devices.disks.extend(given);
         }
-        Self { volumes, disks: disks(mounts, root) }
+        devices
+    }
+
+    /// Whether what stands on the device is what the guest mounts from it.
+    fn agrees(&self, mount: &Mount) -> bool {
+        let Some((disk, number)) = parts(&mount.device) else { return true };
+        let Some((_, disk)) = self.disks.iter().find(|(name, _)| name == disk) else { return true };
+        let place = number.map_or(Place::Disk, Place::Partition);
+        let place = numbered(*disk, self.home, place);
+        let Some(volume) = self.volumes.iter().find(|one| one.place == place) else { return false };
+        let family = |kind: &str| match kind {
+            "ext2" | "ext3" | "ext4" => "ext".to_owned(),
+            "vfat" | "msdos" | "fat12" | "fat16" | "fat32" => "fat".to_owned(),
+            kind => kind.to_owned(),
+        };
+        let wanted = mount.filesystem.as_str();
+        matches!(wanted, "" | "auto" | "none")
+            || volume.kind.is_none_or(|kind| family(kind) == family(wanted))
     }
 
     /// The volume a device of fstab(5) is.
@@ -66,21 +104,24 @@ impl Devices {
             let place = Place::Logical(group, name);
             return self.volumes.iter().find(|one| one.place == place).map(|_| place);
         }
-        let (disk, number) = split(device)?;
-        let place = Place::Partition(number);
-        let known = self.disks.iter().any(|known| known == disk);
-        (known && self.volumes.iter().any(|one| one.place == place)).then_some(place)
+        let (disk, number) = parts(device)?;
+        let (_, disk) = self.disks.iter().find(|(known, _)| known == disk)?;
+        let place = number.map_or(Place::Disk, Place::Partition);
+        let place = numbered(*disk, self.home, place);
+        self.volumes.iter().any(|one| one.place == place).then_some(place)
     }
 
     /// What to say for a name that comes from the hardware; none for a name that stays, and for
-    /// one that is of no volume of this disk or has no identity.
+    /// one that is of no volume here or has no identity of its own.
     pub(crate) fn instead(&self, device: &str) -> Option<String> {
         if !is_of_hardware(device) {
             return None;
         }
         let place = self.place(device)?;
         let uuid = self.volumes.iter().find(|one| one.place == place)?.uuid.as_ref()?;
-        Some(format!("UUID={uuid}"))
+        // A copy of the disk in the same machine has the same.
+        let of_one = self.volumes.iter().filter(|one| one.uuid.as_ref() == Some(uuid)).count() == 1;
+        of_one.then(|| format!("UUID={uuid}"))
     }
 
     /// All words in a text that are names from the hardware, each with what to say instead, if
@@ -134,37 +175,106 @@ fn is_edge(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'' | ';' | ',')
 }
 
-/// The names of this disk, by what the guest mounts.
-fn disks(mounts: &[Mount], root: &Place) -> Vec<String> {
-    let of_hardware = |mount: &&Mount| is_of_hardware(&mount.device);
-    let named = mounts.iter().filter(of_hardware);
-    let root_line = named.clone().find(|mount| mount.mount_point == "/");
-    match (root_line.and_then(|mount| split(&mount.device)), root) {
-        (Some((disk, number)), Place::Partition(root)) if number == *root => vec![disk.to_owned()],
-        (Some(_), _) => Vec::new(),
-        (None, _) => {
-            let mut disks: Vec<String> = FIRST.iter().map(|name| (*name).to_owned()).collect();
-            let by_path: Vec<&str> = named
-                .filter_map(|mount| split(&mount.device))
-                .map(|(disk, _)| disk)
-                .filter(|disk| disk.starts_with(BY))
-                .collect();
-            // Several such names may be of several disks.
-            if let Some((first, rest)) = by_path.split_first()
-                && rest.iter().all(|other| other == first)
-            {
-                disks.push((*first).to_owned());
+/// The place as the machine takes it, whose disk number `home` is at hand.
+fn numbered(disk: usize, home: usize, place: Place) -> Place {
+    match place {
+        Place::Disk | Place::Partition(_) if disk != home => Place::OnDisk(disk, Box::new(place)),
+        place => place,
+    }
+}
+
+/// What is known of the names of disks.
+struct Known<'m> {
+    home: usize,
+    count: usize,
+    mounts: &'m [Mount],
+}
+
+impl Known<'_> {
+    /// The names of the disks, by what the guest mounts.
+    ///
+    /// A guest says `/dev/sda1` of a partition, and only its order says of which disk. The disk of
+    /// the line for `/` is the one at hand, if the number is that of the root's partition. Others
+    /// are told by their order, if that disk's order is what its name says. Where the line for `/`
+    /// has a name that stays, the first disk of each kind is the first disk.
+    fn disks(&self, root: &Place) -> Vec<(String, usize)> {
+        let root_line = self.named().find(|mount| mount.mount_point == "/");
+        let root_line = root_line.and_then(|mount| parts(&mount.device));
+        let is_root = |number: Option<u32>| number.map_or(Place::Disk, Place::Partition) == *root;
+        match root_line {
+            Some((disk, number)) if is_root(number) => {
+                let mut disks = vec![(disk.to_owned(), self.home)];
+                disks.extend(self.others(disk));
+                disks
             }
-            disks
+            Some(_) => Vec::new(),
+            None if self.count > 1 => self.by_order(),
+            None => {
+                let mut disks: Vec<String> =
+                    KINDS.iter().filter_map(|kind| called(kind, 0)).collect();
+                let by_path: Vec<&str> = self
+                    .named()
+                    .filter_map(|mount| split(&mount.device))
+                    .map(|(disk, _)| disk)
+                    .filter(|disk| disk.starts_with(BY))
+                    .collect();
+                // Several such names may be of several disks.
+                if let Some((first, rest)) = by_path.split_first()
+                    && rest.iter().all(|other| other == first)
+                {
+                    disks.push((*first).to_owned());
+                }
+                disks.into_iter().map(|name| (name, self.home)).collect()
+            }
         }
+    }
+
+    /// The names of the other disks, where the root's is known.
+    fn others(&self, root: &str) -> Vec<(String, usize)> {
+        let kind = KINDS.iter().find(|kind| called(kind, self.home).as_deref() == Some(root));
+        let others = (0..self.count).filter(|disk| *disk != self.home);
+        if let Some(kind) = kind {
+            return others.filter_map(|disk| Some((called(kind, disk)?, disk))).collect();
+        }
+        // There is one other disk, and one other name.
+        let mut names: Vec<&str> =
+            self.named().filter_map(|one| parts(&one.device)).map(|one| one.0).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| *name != root);
+        match (&names[..], &others.collect::<Vec<_>>()[..]) {
+            ([name], [disk]) => vec![((*name).to_owned(), *disk)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The names of all disks, if all that are named are of one kind.
+    fn by_order(&self) -> Vec<(String, usize)> {
+        let mut kinds: Vec<&str> = KINDS.to_vec();
+        for mount in self.named().filter(|mount| !mount.device.starts_with(BY)) {
+            kinds.retain(|kind| mount.device.starts_with(kind));
+        }
+        let of = |disk| kinds.iter().filter_map(move |kind| Some((called(kind, disk)?, disk)));
+        (0..self.count).flat_map(of).collect()
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Mount> {
+        self.mounts.iter().filter(|mount| is_of_hardware(&mount.device))
     }
 }
 
 const BY: &str = "/dev/disk/by-";
-/// The first disk of each kind.
-const FIRST: [&str; 6] =
-    ["/dev/sda", "/dev/hda", "/dev/vda", "/dev/xvda", "/dev/nvme0n1", "/dev/mmcblk0"];
 const KINDS: [&str; 6] = ["/dev/sd", "/dev/hd", "/dev/vd", "/dev/xvd", "/dev/nvme", "/dev/mmcblk"];
+
+/// What the kernel calls disk number `disk` of a kind.
+fn called(kind: &str, disk: usize) -> Option<String> {
+    match kind {
+        "/dev/nvme" => Some(format!("{kind}{disk}n1")),
+        "/dev/mmcblk" => Some(format!("{kind}{disk}")),
+        _ => ('a'..='z').nth(disk).map(|letter| format!("{kind}{letter}")),
+    }
+}
+
 /// Names that stay, of those that udev makes.
 const LASTING: [&str; 4] = ["uuid/", "label/", "partuuid/", "partlabel/"];
 
@@ -173,6 +283,14 @@ pub(crate) fn is_of_hardware(device: &str) -> bool {
     match device.strip_prefix(BY) {
         Some(rest) => !LASTING.iter().any(|lasting| rest.starts_with(lasting)),
         None => KINDS.iter().any(|kind| device.starts_with(kind)),
+    }
+}
+
+/// The disk's name, and the number of the partition, if it is one.
+fn parts(device: &str) -> Option<(&str, Option<u32>)> {
+    match split(device) {
+        Some((disk, number)) => Some((disk, Some(number))),
+        None => is_of_hardware(device).then_some((device, None)),
     }
 }
 
@@ -209,15 +327,23 @@ mod tests {
     use super::*;
 
     fn devices(disk: &str) -> Devices {
-        let volume = |number, uuid: &str| Volume {
-            place: Place::Partition(number),
+        let volume = |place, uuid: &str| Volume {
+            place,
             partition_uuid: None,
             uuid: Some(uuid.to_owned()),
             label: None,
+            kind: Some("ext4"),
         };
+        let other = |place| Place::OnDisk(1, Box::new(place));
         Devices {
-            volumes: vec![volume(1, "AAAA"), volume(2, "BBBB")],
-            disks: vec![disk.to_owned()],
+            volumes: vec![
+                volume(Place::Partition(1), "AAAA"),
+                volume(Place::Partition(2), "BBBB"),
+                volume(other(Place::Partition(1)), "CCCC"),
+                volume(other(Place::Disk), "DDDD"),
+            ],
+            disks: vec![(disk.to_owned(), 0), ("/dev/sdx".to_owned(), 1)],
+            home: 0,
         }
     }
 
@@ -240,6 +366,46 @@ mod tests {
         assert_eq!(by_id.instead("/dev/disk/by-uuid/BBBB"), None);
         assert_eq!(sda.instead("UUID=AAAA"), None);
         assert_eq!(sda.place("UUID=bbbb"), Some(Place::Partition(2)));
+        assert_eq!(sda.instead("/dev/sdx1").unwrap(), "UUID=CCCC");
+        assert_eq!(sda.instead("/dev/sdx").unwrap(), "UUID=DDDD");
+        assert_eq!(sda.instead("/dev/sda3"), None);
+        let mut copied = devices("/dev/sda");
+        copied.volumes[2].uuid = Some("AAAA".to_owned());
+        assert_eq!(copied.instead("/dev/sda1"), None);
+    }
+
+    fn mount(device: &str, mount_point: &str) -> Mount {
+        Mount::of_fstab(&format!("{device} {mount_point} ext4")).remove(0)
+    }
+
+    #[test]
+    fn disks_are_told_by_their_order_where_it_is_certain() {
+        let disks = |home, count, mounts: &[(&str, &str)], root| {
+            let mounts: Vec<Mount> =
+                mounts.iter().map(|(device, point)| mount(device, point)).collect();
+            let found = Known { home, count, mounts: &mounts }.disks(&root);
+            let found = found.into_iter().map(|(name, disk)| format!("{name}={disk}"));
+            found.collect::<Vec<_>>().join(" ")
+        };
+        let root = || Place::Partition(1);
+        // One disk, called whatever its order was.
+        assert_eq!(disks(0, 1, &[("/dev/sdc1", "/")], root()), "/dev/sdc=0");
+        assert_eq!(disks(0, 1, &[("/dev/sdc2", "/")], root()), "");
+        // The root's name fits its place among the disks, or not.
+        assert_eq!(disks(0, 2, &[("/dev/sda1", "/")], root()), "/dev/sda=0 /dev/sdb=1");
+        assert_eq!(
+            disks(1, 2, &[("/dev/nvme1n1p1", "/")], root()),
+            "/dev/nvme1n1=1 /dev/nvme0n1=0"
+        );
+        assert_eq!(disks(0, 3, &[("/dev/sdb1", "/"), ("/dev/sda1", "/a")], root()), "/dev/sdb=0");
+        // One disk is left, and one name.
+        let two = [("/dev/nvme0n1p1", "/"), ("/dev/disk/by-id/x-part1", "/a")];
+        assert_eq!(disks(1, 2, &two, root()), "/dev/nvme0n1=1 /dev/disk/by-id/x=0");
+        // The root has a name that stays.
+        let lasting = [("UUID=1", "/"), ("/dev/vdb1", "/a")];
+        assert_eq!(disks(0, 2, &lasting, root()), "/dev/vda=0 /dev/vdb=1");
+        let mixed = [("UUID=1", "/"), ("/dev/vdb1", "/a"), ("/dev/sda1", "/b")];
+        assert_eq!(disks(0, 2, &mixed, root()), "");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use vdisk_core::Result;
 use vdisk_guest::Place;
 use vdisk_guest::fs::{Edit, FileKind, Unix};
 use vdisk_guest::inventory::BootMode;
-use vdisk_parts::{Role, Table};
+use vdisk_parts::Role;
 
 use super::tree::Tree;
 use crate::{Action, Machine, Plan, Target};
@@ -22,7 +22,9 @@ pub(super) fn adapt(
     target: Target,
     plan: &mut Plan,
 ) -> Result<()> {
-    let boot = tree.machine().inventory().boot.clone();
+    let disk = tree.machine().starts_from();
+    let boot = tree.machine().inventories().nth(disk).map(|one| one.boot.clone());
+    let boot = boot.unwrap_or_default();
     match (boot.mode, target) {
         (Some(BootMode::Uefi), Target::HyperVGen1) => plan.stop(
             "linux.firmware",
@@ -44,10 +46,10 @@ pub(super) fn adapt(
         Some("x86") => "ia32",
         _ => "x64",
     };
-    let table = Table::read(&**tree.machine().disk(), tree.machine().sector_size())?;
+    let table = tree.machine().table(disk)?;
     let esp = table.partitions.iter().find(|one| one.kind.role() == Some(Role::EfiSystem));
     if let (Some(esp), Some(loader)) = (esp, loader(&boot.loaders, suffix)) {
-        let place = Place::Partition(esp.number);
+        let place = Place::OnDisk(disk, Box::new(Place::Partition(esp.number)));
         return copy(tree.machine_mut(), &place, &loader, suffix, plan);
     }
     plan.warn(
@@ -73,11 +75,12 @@ fn copy(
     suffix: &str,
     plan: &mut Plan,
 ) -> Result<()> {
-    let (folder, name) = loader.rsplit_once('/').unwrap_or_default();
+    let name = machine.name_of(esp);
+    let (folder, file) = loader.rsplit_once('/').unwrap_or_default();
     let fs = machine.volume(esp)?.fs();
     let mut copies =
         vec![(loader.to_owned(), format!("/EFI/BOOT/BOOT{}.EFI", suffix.to_uppercase()))];
-    if name.to_ascii_lowercase().starts_with("shim") {
+    if file.to_ascii_lowercase().starts_with("shim") {
         // What a shim starts is looked for beside it.
         for beside in [format!("grub{suffix}.efi"), format!("mm{suffix}.efi")] {
             copies.push((format!("{folder}/{beside}"), format!("/EFI/BOOT/{beside}")));
@@ -98,7 +101,7 @@ fn copy(
         let content = fs.read(from.as_bytes(), MOST_LOADER)?;
         fs.apply(&Edit::Create { path: to.as_bytes(), content: &content, unix })?;
         plan.act(
-            Action::new("linux.firmware.fallback", "copy the loader", format!("{esp}: {to}"))
+            Action::new("linux.firmware.fallback", "copy the loader", format!("{name}: {to}"))
                 .why("a new machine's firmware has no entry for it, and looks only there")
                 .after(format!("as {from}")),
         );

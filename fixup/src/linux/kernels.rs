@@ -2,12 +2,13 @@
 
 use vdisk_core::{Error, ErrorKind, Result};
 use vdisk_guest::fs::FileKind;
-use vdisk_guest::inventory::{Kernel, Linux};
+use vdisk_guest::inventory::{Kernel, System};
 
 use super::devices::Devices;
 use super::initramfs::{Contents, Writer, addition};
 use super::modules::Modules;
 use super::needs::Needs;
+use super::tools::{self, Made, Maker};
 use super::tree::Tree;
 use crate::{Action, AdaptOptions, Plan};
 
@@ -25,27 +26,26 @@ const WAY_OUT: &str = "start the guest on its old hardware and make a generic in
 /// The volume's.
 pub(super) fn adapt(
     tree: &mut Tree<'_>,
-    linux: &Linux,
+    system: &System,
     devices: &Devices,
     options: &AdaptOptions,
     plan: &mut Plan,
 ) -> Result<()> {
+    let Some(linux) = &system.linux else { return Ok(()) };
     let needs = Needs::of(options.target);
     let kernels: Vec<&Kernel> = linux.kernels.iter().filter(|one| one.image.is_some()).collect();
     if kernels.is_empty() {
         let message = "no kernel was found in /boot, so nothing is known of its modules";
         plan.warn("linux.kernel", message, "unified kernel images are not looked into");
     }
-    if options.run_guest_tools {
-        plan.warn(
-            "linux.guest-tools",
-            "the guest's own tools are not run: that is not built",
-            "modules are added without them",
-        );
-    }
+    let tools = Tools {
+        maker: tools::maker(&linux.initramfs_makers),
+        arch: system.arch,
+        allowed: options.run_guest_tools,
+    };
     allow(tree, needs, plan)?;
     for (index, kernel) in kernels.into_iter().enumerate() {
-        let done = Job { tree, needs, devices, kernel }.run(plan);
+        let done = Job { tree, needs, devices, kernel, tools }.run(plan);
         let Err(error) = done else { continue };
         let message = format!("kernel {} will not start there: {error}", kernel.version);
         let hint = error.advice().unwrap_or(WAY_OUT).to_owned();
@@ -59,12 +59,21 @@ pub(super) fn adapt(
     Ok(())
 }
 
+/// The guest's own programs.
+#[derive(Clone, Copy)]
+struct Tools {
+    maker: Option<&'static Maker>,
+    arch: Option<&'static str>,
+    allowed: bool,
+}
+
 /// One kernel.
 struct Job<'j, 't> {
     tree: &'j mut Tree<'t>,
     needs: &'static Needs,
     devices: &'j Devices,
     kernel: &'j Kernel,
+    tools: Tools,
 }
 
 impl Job<'_, '_> {
@@ -73,7 +82,12 @@ impl Job<'_, '_> {
         let Some(initramfs) = &self.kernel.initramfs else { return self.without_initramfs() };
         let path = initramfs.path.as_str();
         let bytes = self.tree.read(path, MOST_INITRAMFS)?.ok_or_else(|| missing(path))?;
-        let contents = Contents::read(&bytes)?;
+        let contents = match Contents::read(&bytes) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                return self.by_tools(path, bytes.len(), error, plan);
+            }
+            contents => contents?,
+        };
         // A rescue image is called otherwise than the kernel whose modules it holds.
         let version = match contents.versions().as_slice() {
             [only] if !self.kernel.modules => (*only).to_owned(),
@@ -101,7 +115,8 @@ impl Job<'_, '_> {
             return Ok(());
         }
         if !absent.is_empty() && contents.has("squashfs-root.img") {
-            return Err(Error::refused("its initramfs hides its modules in a SquashFS"));
+            let why = Error::refused("its initramfs hides its modules in a SquashFS");
+            return self.by_tools(path, bytes.len(), why, plan);
         }
         let archive = self.archive(&version, &modules, &contents, &absent, texts)?;
         let more = addition(bytes.len() as u64, &archive)?;
@@ -121,6 +136,52 @@ impl Job<'_, '_> {
                 .after(format!("{} bytes more, with: {names}", more.len())),
         );
         self.settings(&absent, plan)
+    }
+
+    /// Has the guest's own program make an initramfs anew, where that is allowed; `why` says what
+    /// it is needed for.
+    fn by_tools(&mut self, path: &str, len: usize, why: Error, plan: &mut Plan) -> Result<()> {
+        let Tools { maker: Some(maker), arch, allowed } = self.tools else { return Err(why) };
+        if !allowed {
+            return Err(why.hint(format!(
+                "add --run-guest-tools (as root) to have the guest's {} make it anew, in a \
+                 sandbox; or {WAY_OUT}",
+                maker.name
+            )));
+        }
+        let version = self.kernel.version.as_str();
+        let modules = self.modules(version)?;
+        self.check(&modules, |_| false)?;
+        let is_file = |name: &&str| modules.has(name) && !modules.is_built_in(name);
+        let storage: Vec<&str> = self.needs.storage.iter().copied().filter(is_file).collect();
+        self.settings(&storage, plan)?;
+        let beside = self.needs.beside.iter().copied().filter(is_file);
+        let wanted: Vec<&str> = storage.iter().copied().chain(beside).collect();
+        let Made { bytes, said } = maker.make(self.tree, arch, version, &wanted)?;
+        let contents = Contents::read(&bytes)?;
+        if let Some(name) = storage.iter().find(|name| !contents.has_module(version, name)) {
+            return Err(Error::refused(format!(
+                "the guest's {} left {name} out of its initramfs",
+                maker.name
+            )));
+        }
+        self.tree.write(path, &bytes, 0o600)?;
+        let said = if said.is_empty() { said } else { format!("; it said: {said}") };
+        plan.act(
+            Action::new(
+                "linux.initramfs.made",
+                format!("put there what the guest's {} made anew, in a sandbox", maker.name),
+                path,
+            )
+            .why(why.to_string())
+            .before(format!("{len} bytes"))
+            .after(format!(
+                "{} bytes, with: {}{said}",
+                bytes.len(),
+                storage.join(", ")
+            )),
+        );
+        Ok(())
     }
 
     /// A kernel that starts by itself has all it needs in itself.

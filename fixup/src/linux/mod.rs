@@ -8,11 +8,13 @@
 //! | `pins.rs` | network settings tied to an adapter's address |
 //! | `kernels.rs` | `adapt`: modules for each kernel's initramfs |
 //! | `initramfs/` | cpio archives: reading all of them, writing one more |
+//! | `tools.rs` | the guest's own programs make an initramfs, where nothing else can |
 //! | `modules.rs`, `needs.rs` | what a kernel has, and what a target needs |
 //! | `devices.rs`, `names.rs` | `/dev/sda1` and its like become `UUID=` |
-//! | `network.rs` | the adapter keeps the name it is configured by |
+//! | `network.rs`, `adapters.rs` | adapters keep the names they are configured by |
 //! | `firmware.rs` | the loader that a firmware without memory finds |
 
+mod adapters;
 mod devices;
 mod firmware;
 mod identity;
@@ -25,6 +27,7 @@ mod network;
 mod pins;
 mod rules;
 mod ssh;
+mod tools;
 mod tree;
 
 use vdisk_core::Result;
@@ -59,8 +62,8 @@ pub fn adapt(
 ) -> Result<()> {
     let system = machine.system(index)?.clone();
     let root = machine.root(index)?;
-    let Some(linux) = system.linux else { return Ok(()) };
-    let devices = devices::Devices::of(machine.inventory(), &linux.mounts, &root);
+    let Some(linux) = &system.linux else { return Ok(()) };
+    let devices = devices::Devices::of(machine, &linux.mounts, &root);
     let mut tree = Tree::open(machine, index)?;
     let mut step = |id: &str, plan: &mut Plan, work: Work<'_>| {
         if let Err(error) = work(&mut tree, plan) {
@@ -72,9 +75,11 @@ pub fn adapt(
     });
     step("linux.device-names", plan, &mut |tree, plan| names::adapt(tree, &devices, plan));
     step("linux.initramfs", plan, &mut |tree, plan| {
-        kernels::adapt(tree, &linux, &devices, options, plan)
+        kernels::adapt(tree, &system, &devices, options, plan)
     });
-    step("linux.network", plan, &mut |tree, plan| network::adapt(tree, options.target, plan));
+    step("linux.network", plan, &mut |tree, plan| {
+        network::adapt(tree, index, options.target, plan)
+    });
     step("linux.console", plan, &mut |tree, plan| names::console(tree, options.target, plan));
     Ok(())
 }

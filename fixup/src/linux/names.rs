@@ -139,7 +139,7 @@ fn rewrite(
     for device in unknown {
         plan.warn(
             id,
-            format!("{path} names {device}, which is not on this disk or has no UUID"),
+            format!("{path} names {device}, which is on none of the disks, or has no UUID"),
             "see that the guest finds it under this name on the new machine",
         );
     }

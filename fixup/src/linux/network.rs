@@ -1,61 +1,110 @@
-//! The network adapter keeps the name by which the guest configures it.
+//! Network adapters keep the names by which the guest configures them.
 
 use std::collections::BTreeSet;
 
 use vdisk_core::Result;
 
+use super::adapters::{self, Adapters};
 use super::needs::Needs;
 use super::tree::Tree;
 use crate::{Action, Plan, Target};
 
 /// Read before systemd's own, of which the first that fits counts (systemd.link(5)).
-const LINK: &str = "/etc/systemd/network/10-vdisk.link";
+const LINK: &str = "/etc/systemd/network/10-vdisk";
 const UDEV: [&str; 3] = [
     "/usr/lib/systemd/systemd-udevd",
     "/lib/systemd/systemd-udevd",
     "/usr/lib/udev/net-setup-link",
 ];
 
-/// Gives the adapter of the target the name that the guest's settings are for.
+/// Gives the adapters of the target the names that the settings of guest number `index` are for.
 ///
 /// # Errors
 /// The volume's.
-pub(super) fn adapt(tree: &mut Tree<'_>, target: Target, plan: &mut Plan) -> Result<()> {
+pub(super) fn adapt(
+    tree: &mut Tree<'_>,
+    index: usize,
+    target: Target,
+    plan: &mut Plan,
+) -> Result<()> {
     let names = configured(tree)?;
-    let mut names = names.into_iter();
-    let (Some(name), rest) = (names.next(), names.collect::<Vec<_>>()) else { return Ok(()) };
-    if !rest.is_empty() {
-        plan.warn(
-            "linux.network.name",
-            format!("{name}, {} are configured by name", rest.join(", ")),
-            "see that the adapters of the new machine get the names they had",
-        );
-        return Ok(());
+    let mut known = Adapters::new();
+    if names.len() > 1 {
+        // Some of what the settings told `strip` may have taken out of them.
+        let mut before = tree.machine().before()?;
+        known = adapters::known(&mut Tree::open(&mut before, index)?)?;
     }
     let mut has_udev = false;
     for path in UDEV {
         has_udev |= tree.has(path)?;
     }
-    if !has_udev {
-        if name != "eth0" {
-            let message = format!("{name} is configured, and the adapter may get another name");
-            plan.warn("linux.network.name", message, "");
-        }
-        return Ok(());
-    }
     let drivers = Needs::of(target).network.join(" ");
-    let link = format!("[Match]\nDriver={drivers}\n\n[Link]\nName={name}\n");
-    let old = tree.text(LINK)?;
-    if old.as_deref() == Some(link.as_str()) {
-        return Ok(());
+    let links = match links(&names, &known, &drivers) {
+        Some(links) if has_udev => links,
+        // The kernel's own name for the only one.
+        _ if names.is_empty() || names.iter().eq(["eth0"]) => return Ok(()),
+        _ => {
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            plan.warn(
+                "linux.network.name",
+                format!("{names} is configured by name, and no new adapter may get it"),
+                "see that the adapters of the new machine get the names they had",
+            );
+            return Ok(());
+        }
+    };
+    if names.len() > 1 {
+        let addresses = names.iter().filter_map(|name| known.get(name));
+        let addresses: Vec<String> = addresses.map(|one| format!("--mac {one}")).collect();
+        let (message, hint) = if addresses.len() < names.len() {
+            let message =
+                "several adapters get their names in the order in which the kernel finds them";
+            (message, "see that each is in the network it was in".to_owned())
+        } else {
+            let message =
+                "several adapters are told by their addresses, which the new machine must have";
+            (message, format!("give it these: vdisk define {}", addresses.join(" ")))
+        };
+        plan.warn("linux.network.name", message, hint);
     }
-    tree.write(LINK, link.as_bytes(), 0o644)?;
-    let mut action = Action::new("linux.network.name", format!("keep the name {name}"), LINK)
-        .why("the guest configures its network by this name, which the new adapter would not get")
-        .after(link.trim());
-    action.before = old;
-    plan.act(action);
+    for (path, text, what) in links {
+        let old = tree.text(&path)?;
+        if old.as_deref() == Some(text.as_str()) {
+            continue;
+        }
+        tree.write(&path, text.as_bytes(), 0o644)?;
+        let mut action = Action::new("linux.network.name", what, path)
+            .why("the guest configures its network by name, and new adapters would get others")
+            .after(text.trim());
+        action.before = old;
+        plan.act(action);
+    }
     Ok(())
+}
+
+/// A file, what is in it, and what that does.
+type Link = (String, String, String);
+
+/// What tells udev the names; none where nothing does. One adapter is told by its driver, several
+/// by the addresses they had; `eth0` and so on are the kernel's own names.
+fn links(names: &BTreeSet<String>, known: &Adapters, drivers: &str) -> Option<Vec<Link>> {
+    let mut all = names.iter();
+    let first = all.next()?;
+    if all.next().is_none() {
+        let text = format!("[Match]\nDriver={drivers}\n\n[Link]\nName={first}\n");
+        return Some(vec![(format!("{LINK}.link"), text, format!("keep the name {first}"))]);
+    }
+    if names.iter().all(|name| known.contains_key(name)) {
+        let link = |name: &String| {
+            let address = known.get(name)?;
+            let text = format!("[Match]\nMACAddress={address}\n\n[Link]\nName={name}\n");
+            Some((format!("{LINK}-{name}.link"), text, format!("keep the name {name}")))
+        };
+        return Some(names.iter().filter_map(link).collect());
+    }
+    let of_kernel = (0..names.len()).all(|number| names.contains(&format!("eth{number}")));
+    let text = format!("[Match]\nDriver={drivers}\n\n[Link]\nNamePolicy=\n");
+    of_kernel.then(|| vec![(format!("{LINK}.link"), text, "keep the kernel's names".to_owned())])
 }
 
 /// The names of adapters in all kinds of settings.

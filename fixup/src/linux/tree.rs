@@ -1,9 +1,11 @@
 //! The files of a guest as it sees them, on whatever volumes they are.
 
-use vdisk_core::{Error, ErrorKind, Result};
-use vdisk_guest::Place;
+use std::path::{Path, PathBuf};
+
+use vdisk_core::{Cancel, Error, ErrorKind, Result};
 use vdisk_guest::fs::{DirEntry, Edit, FileKind, GuestFsMut, Stat, Unix};
 use vdisk_guest::inventory::Mount;
+use vdisk_guest::{Place, extract};
 
 use super::devices::Devices;
 use crate::Machine;
@@ -35,7 +37,7 @@ impl<'m> Tree<'m> {
             Error::new(ErrorKind::NotFound, format!("guest number {index} is no Linux"))
         })?;
         let root = machine.root(index)?;
-        let devices = Devices::of(machine.inventory(), &linux.mounts, &root);
+        let devices = Devices::of(machine, &linux.mounts, &root);
         let placed = |mount: &Mount| {
             let point = mount.mount_point.trim_end_matches('/');
             let is_path = point.starts_with('/');
@@ -145,6 +147,32 @@ impl<'m> Tree<'m> {
         self.edit(path, |fs, path| fs.apply(&Edit::Write { path, offset, data }))
     }
 
+    /// Writes the tree to a folder of the host that is empty, but for the names in the root
+    /// directory that are `left_out`. What cannot be read is left out too.
+    ///
+    /// # Errors
+    /// The volumes' where their root cannot be read; the host's.
+    pub(crate) fn copy_out(&mut self, folder: &Path, left_out: &[&str]) -> Result<()> {
+        let (cancel, mounts) = (Cancel::default(), self.mounts.clone());
+        for (point, place) in mounts.iter().rev() {
+            let fs = self.machine.volume(place)?.fs();
+            if point.is_empty() {
+                let root = if self.root.is_empty() { "/" } else { &self.root };
+                for entry in fs.read_dir(root.as_bytes())? {
+                    let Ok(name) = String::from_utf8(entry.name) else { continue };
+                    if left_out.contains(&name.as_str()) {
+                        continue;
+                    }
+                    let from = format!("{}/{name}", self.root);
+                    extract(fs, from.as_bytes(), &folder.join(&name), false, &cancel)?;
+                }
+            } else if let Some(target) = folder_below(folder, point) {
+                extract(fs, b"/", &target, true, &cancel)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a file, a link, or a directory with all that is in it.
     pub(crate) fn remove(&mut self, path: &str) -> Result<()> {
         self.remove_below(path, DEEPEST)
@@ -194,6 +222,17 @@ impl<'m> Tree<'m> {
         }
         (Place::Disk, path.as_bytes().to_vec())
     }
+}
+
+/// The directory of the host at `point` below `folder`, if no link is on the way.
+fn folder_below(folder: &Path, point: &str) -> Option<PathBuf> {
+    let mut path = folder.to_owned();
+    for part in point.split('/').filter(|part| !part.is_empty()) {
+        path.push(part);
+        let plain = !matches!(part, "." | "..");
+        path.symlink_metadata().ok().filter(|there| plain && there.is_dir())?;
+    }
+    Some(path)
 }
 
 /// What is not there is no error.

@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempDir};
 use vdisk::{Disk, Format, OpenOptions};
-use vdisk_fixup::{AdaptOptions, Identity, Machine, Plan, StripOptions, Target};
+use vdisk_fixup::{
+    AdaptOptions, Identity, ImageOf, Machine, MachineDisk, Plan, StripOptions, Target,
+    apply_together,
+};
 use vdisk_testkit::loops::Loop;
 use vdisk_testkit::tools::{arg, must, said};
 
@@ -24,8 +27,7 @@ pub(crate) fn fixed(
     targets: &[Target],
     identity: Identity,
 ) -> (NamedTempFile, Plan) {
-    let copy = NamedTempFile::new_in(source.parent().unwrap()).unwrap();
-    must("cp", &["--sparse=always", arg(source), arg(copy.path())]);
+    let copy = copy_of(source);
     let mut whole = Plan::default();
     for (index, target) in targets.iter().enumerate() {
         let mut machine = Machine::open(raw(copy.path()), 512).unwrap();
@@ -46,6 +48,72 @@ pub(crate) fn fixed(
         assert_eq!(again(copy.path(), *target), Vec::<String>::new(), "a second run");
     }
     (copy, whole)
+}
+
+/// A copy of the disk, stripped as one that moves, and adapted; what was planned.
+pub(crate) fn fixed_with(source: &Path, options: &AdaptOptions) -> (NamedTempFile, Plan) {
+    let copy = copy_of(source);
+    let mut machine = Machine::open(raw(copy.path()), 512).unwrap();
+    let plan = planned(&mut machine, Identity::Keep, options);
+    let file = File::options().write(true).open(copy.path()).unwrap();
+    for change in machine.changes().unwrap() {
+        file.write_all_at(&change.bytes, change.offset).unwrap();
+    }
+    assert_eq!(again(copy.path(), options.target), Vec::<String>::new(), "a second run");
+    (copy, plan)
+}
+
+/// Copies of all disks of a machine, stripped as those of another one, and adapted.
+pub(crate) fn fixed_together(sources: &[&Path], options: &AdaptOptions) -> Vec<NamedTempFile> {
+    let copies: Vec<NamedTempFile> = sources.iter().map(|source| copy_of(source)).collect();
+    let open = OpenOptions::new().format(Format::Raw).in_one_session();
+    let disk = |copy: &NamedTempFile| {
+        let opened: Arc<dyn Disk> = Arc::new(open.open(copy.path()).unwrap());
+        MachineDisk::new(opened, 512)
+    };
+    let mut machine = Machine::of_disks(copies.iter().map(disk).collect()).unwrap();
+    let plan = planned(&mut machine, Identity::New, options);
+    let images: Vec<ImageOf<'_>> =
+        copies.iter().map(|copy| ImageOf { path: copy.path(), open: &open }).collect();
+    let (report, told) = apply_together(&images, &machine, &plan, "adapt", false).unwrap().unwrap();
+    for (number, copy) in copies.iter().enumerate() {
+        let undo = number.checked_sub(1).map_or(&told.undo, |other| &told.others[other].undo);
+        assert!(!undo.is_empty(), "each disk is changed");
+        std::fs::remove_file(copy.path().with_file_name(undo)).unwrap();
+    }
+    std::fs::remove_file(report).unwrap();
+    copies
+}
+
+/// A copy of the disk whose initramfs is packed with LZMA instead of gzip.
+pub(crate) fn with_lzma(source: &Path, layout: &str) -> NamedTempFile {
+    let copy = copy_of(source);
+    let volume = &volumes(layout)[0];
+    let (start, len) = (volume.start.to_string(), volume.len.to_string());
+    let more = ["--offset", &start, "--sizelimit", &len];
+    let device = Loop::attach(copy.path(), &more).expect("a loop device");
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = vdisk_testkit::loops::Mounted::new(&device.path, folder.path()).expect("a mount");
+    let script = "cd $0/boot && f=$(echo initrd.img-*) && gzip -dc $f > /tmp/$$ && \
+                  xz --format=lzma -1 -c /tmp/$$ > $f && rm /tmp/$$";
+    must("sh", &["-c", script, arg(&mounted.point)]);
+    drop(mounted);
+    copy
+}
+
+fn planned(machine: &mut Machine, identity: Identity, options: &AdaptOptions) -> Plan {
+    let mut plan = Plan::default();
+    let strip = StripOptions { identity, ..StripOptions::default() };
+    vdisk_fixup::strip(machine, &strip, &mut plan).unwrap();
+    vdisk_fixup::adapt(machine, options, &mut plan).unwrap();
+    plan.refuse().unwrap();
+    plan
+}
+
+fn copy_of(source: &Path) -> NamedTempFile {
+    let copy = NamedTempFile::new_in(source.parent().unwrap()).unwrap();
+    must("cp", &["--sparse=always", arg(source), arg(copy.path())]);
+    copy
 }
 
 /// What a second run would do: nothing, for a machine that keeps its identity.
@@ -96,7 +164,7 @@ fn volumes(layout: &str) -> Vec<Volume> {
         len: len * 512,
     };
     match layout {
-        "mbr-ext4" => vec![volume("ext4", "/", 2048, 4_192_256)],
+        "mbr-ext4" | "mbr-lzma" | "mbr-dracut" => vec![volume("ext4", "/", 2048, 4_192_256)],
         "gpt-ext4" => {
             vec![
                 volume("ext4", "/", 206_848, 3_983_360),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vdisk::{Disk, Error, Format, OpenOptions, Result};
-use vdisk_fixup::Target;
+use vdisk_fixup::{MachineDisk, Target};
 use vdisk_p2v::{DiskInfo, Machine};
 
 use super::{ending, format_for};
@@ -66,6 +66,13 @@ impl Source {
             name: path,
             device: None,
         })
+    }
+
+    /// It, or what was copied of it, as a disk of the machine.
+    pub(super) fn of_machine(&self, disk: Arc<dyn Disk>) -> MachineDisk {
+        let by_id = self.device.iter().flat_map(|device| &device.by_id);
+        let names = by_id.map(|id| format!("/dev/disk/by-id/{id}")).collect();
+        MachineDisk { names, ..MachineDisk::new(disk, self.sector) }
     }
 
     /// Whether the running system uses it.

@@ -1,0 +1,247 @@
+//! The guest's own programs make an initramfs, where nothing else can.
+//!
+//! They run on a copy of the guest's tree, which our own readers write to a temporary folder, so the
+//! host mounts nothing of the guest. Bubblewrap (`bwrap(1)`) makes that folder all they see: no
+//! network, no devices but `/dev/null` and its like, no other process, and of root's rights only
+//! those over files. What they made comes back through a pipe, is read and looked at like any other
+//! initramfs, and becomes a change of the plan. The guest itself is not touched by them.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+use vdisk_core::{Error, Result};
+
+use super::tree::Tree;
+
+/// Bytes of an initramfs, and of what is kept of what a program says.
+const MOST_MADE: u64 = 512 << 20;
+const MOST_SAID: usize = 2048;
+/// How long a program may take; a slow machine needs some minutes.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// Not in the copy: what no initramfs is made from, and what the sandbox has its own of.
+const LEFT_OUT: &[&str] = &[
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "var",
+    "home",
+    "root",
+    "srv",
+    "media",
+    "mnt",
+    "lost+found",
+];
+/// Made empty in the copy.
+const EMPTY: &[&str] = &["dev", "proc", "sys", "run", "tmp", "var", "var/tmp", "var/lib", "root"];
+
+/// A program that makes initramfs archives.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Maker {
+    /// As `inspect` names it.
+    pub(super) name: &'static str,
+    /// Has it make one for the kernel `$1` with the modules `$2`, packed with gzip, as `/made`.
+    script: &'static str,
+}
+
+const MAKERS: [Maker; 3] = [
+    Maker {
+        name: "initramfs-tools",
+        // The last file counts.
+        script: "printf 'MODULES=most\nCOMPRESS=gzip\n' > /etc/initramfs-tools/conf.d/zz-vdisk
+                 mkinitramfs -o /made \"$1\"",
+    },
+    Maker {
+        name: "dracut",
+        script: "dracut --force --no-hostonly --no-hostonly-cmdline --gzip --add-drivers \"$2\" \
+                 --omit 'squash squash-lib squash-squashfs squash-erofs' /made \"$1\"",
+    },
+    Maker {
+        name: "mkinitcpio",
+        script: "cp /etc/mkinitcpio.conf /tmp/conf
+                 printf '\nMODULES+=(%s)\nCOMPRESSION=gzip\n' \"$2\" >> /tmp/conf
+                 mkinitcpio -c /tmp/conf -k \"$1\" -g /made -S autodetect",
+    },
+];
+
+/// The one of the guest's makers that is known here.
+pub(super) fn maker(there: &[&str]) -> Option<&'static Maker> {
+    MAKERS.iter().find(|maker| there.contains(&maker.name))
+}
+
+/// What a maker made.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) bytes: Vec<u8>,
+    /// The last that it said.
+    pub(super) said: String,
+}
+
+impl Maker {
+    /// An initramfs for the kernel `version` with `modules`, of the guest as it is in `tree`, whose
+    /// programs are for `arch`.
+    ///
+    /// # Errors
+    /// [`Refused`](vdisk_core::ErrorKind::Refused) where it cannot be run here, fails, or takes too
+    /// long; the volumes'; the host's.
+    pub(super) fn make(
+        &self,
+        tree: &mut Tree<'_>,
+        arch: Option<&str>,
+        version: &str,
+        modules: &[&str],
+    ) -> Result<Made> {
+        refuse_here(arch)?;
+        let folder = tempfile::Builder::new()
+            .prefix("vdisk-guest-")
+            .tempdir()
+            .map_err(|error| Error::io(error, "make a folder for a copy of the guest"))?;
+        tree.copy_out(folder.path(), LEFT_OUT)?;
+        furnish(folder.path())?;
+        let script = format!("set -e\nexec 3>&1 1>&2\n{}\nexec cat /made >&3", self.script);
+        let mut sandbox = sandbox(folder.path());
+        sandbox.args(["/bin/sh", "-c", &script, "sh", version, &modules.join(" ")]);
+        let (done, made) = Run::start(sandbox)?.finish()?;
+        if !done || made.bytes.is_empty() {
+            let Made { said, .. } = made;
+            return Err(Error::refused(format!("the guest's {} failed: {said}", self.name)));
+        }
+        Ok(made)
+    }
+}
+
+/// Fails where programs of the guest cannot be run.
+fn refuse_here(arch: Option<&str>) -> Result<()> {
+    let own = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        own => own,
+    };
+    if arch != Some(own) && !(arch == Some("x86") && own == "x86_64") {
+        let arch = arch.unwrap_or("an unknown machine");
+        return Err(Error::refused(format!("its tools are for {arch}, and this host is {own}")));
+    }
+    // What a process is told of itself belongs to whom it runs as.
+    if fs::metadata("/proc/self").is_ok_and(|own| own.uid() != 0) {
+        return Err(Error::refused("running the guest's tools takes root")
+            .hint("run vdisk as root for --run-guest-tools"));
+    }
+    let bwrap = Command::new("bwrap").arg("--version").stdout(Stdio::null()).status();
+    if !bwrap.is_ok_and(|done| done.success()) {
+        return Err(Error::refused("the sandbox for the guest's tools is not installed")
+            .hint("install bubblewrap (bwrap)"));
+    }
+    Ok(())
+}
+
+/// Makes the directories that programs expect, beside what was copied.
+fn furnish(folder: &Path) -> Result<()> {
+    for name in EMPTY {
+        let path = folder.join(name);
+        let made = fs::create_dir(&path).and_then(|()| {
+            let mode = if name.ends_with("tmp") { 0o1777 } else { 0o755 };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+        });
+        made.map_err(|error| Error::io(error, "make it").in_file(&path))?;
+    }
+    Ok(())
+}
+
+/// What runs programs with `folder` as all there is.
+fn sandbox(folder: &Path) -> Command {
+    let mut command = Command::new("bwrap");
+    for part in ["net", "pid", "ipc", "uts", "cgroup-try"] {
+        command.arg(format!("--unshare-{part}"));
+    }
+    command.args(["--die-with-parent", "--new-session", "--cap-drop", "ALL"]);
+    for right in ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"] {
+        command.arg("--cap-add").arg(format!("CAP_{right}"));
+    }
+    command.arg("--bind").arg(folder).arg("/");
+    // Root of the host may write settings of the kernel there, whatever rights it has left.
+    command.args(["--proc", "/proc", "--remount-ro", "/proc"]);
+    command.args(["--dev", "/dev", "--tmpfs", "/run", "--chdir", "/"]);
+    command.args(["--clearenv", "--setenv", "HOME", "/root", "--setenv", "LC_ALL", "C"]);
+    command.args(["--setenv", "PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "--"]);
+    command
+}
+
+/// A program that runs, and what comes from it.
+struct Run {
+    child: Child,
+    made: JoinHandle<Vec<u8>>,
+    said: JoinHandle<Vec<u8>>,
+    end: Instant,
+}
+
+impl Run {
+    fn start(mut command: Command) -> Result<Self> {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| Error::io(error, "start bwrap"))?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let made = spawn(move || {
+            let mut bytes = Vec::new();
+            // What is cut off here is no archive any more, and so found.
+            let _ = out.map(|out| out.take(MOST_MADE).read_to_end(&mut bytes));
+            bytes
+        });
+        let said = spawn(move || err.map(last_of).unwrap_or_default());
+        Ok(Self { child, made, said, end: Instant::now() + LIMIT })
+    }
+
+    /// Waits for its end; whether it did well, and what came.
+    fn finish(mut self) -> Result<(bool, Made)> {
+        let failed = |error| Error::io(error, "wait for the guest's tools");
+        let done = loop {
+            if let Some(status) = self.child.try_wait().map_err(failed)? {
+                break status.success();
+            }
+            if Instant::now() > self.end {
+                // With it goes everything in the sandbox.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return Err(Error::refused("the guest's tools did not come to an end"));
+            }
+            sleep(Duration::from_millis(50));
+        };
+        let bytes = self.made.join().unwrap_or_default();
+        let said = self.said.join().unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).replace(|c: char| c.is_control(), " ");
+        Ok((done, Made { bytes, said: said.trim().to_owned() }))
+    }
+}
+
+/// The last bytes that can be read.
+fn last_of(mut from: impl Read) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(len @ 1..) = from.read(&mut piece) {
+        kept.extend_from_slice(piece.get(..len).unwrap_or_default());
+        let over = kept.len().saturating_sub(MOST_SAID);
+        kept.drain(..over);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_is_kept() {
+        let text: Vec<u8> = (0..20_000u32).map(|n| (n % 251) as u8).collect();
+        assert_eq!(last_of(&text[..]), text[20_000 - MOST_SAID..]);
+        assert_eq!(last_of(&b"all"[..]), b"all");
+    }
+
+    #[test]
+    fn another_machine_is_refused() {
+        assert!(refuse_here(None).is_err());
+        assert!(refuse_here(Some("s390x")).unwrap_err().to_string().contains("s390x"));
+    }
+}
