@@ -193,7 +193,7 @@ pub fn undo_together(images: &[ImageOf<'_>], report: &Path, force: bool) -> Resu
             continue;
         }
         if Path::new(name).file_name() != Some(name.as_ref()) {
-            return Err(not_a_report(report));
+            return Err(not_a_report(report, 0));
         }
         let beside = if number == 0 { report } else { image.path };
         undos.push((image, beside.with_file_name(name)));
@@ -201,7 +201,7 @@ pub fn undo_together(images: &[ImageOf<'_>], report: &Path, force: bool) -> Resu
     let parts =
         undos.iter().map(|(ImageOf { path, open }, undo)| UndoOf { image: path, open, undo });
     let parts: Vec<UndoOf<'_>> = parts.collect();
-    let Some(first) = images.first() else { return Err(not_a_report(report)) };
+    let Some(first) = images.first() else { return Err(not_a_report(report, 0)) };
     content.undone = true;
     vdisk::undo_together(&parts, force, || write(report, &content, first.open, true))
 }
@@ -252,14 +252,41 @@ fn read(path: &Path) -> Result<Report> {
     let mut text = Vec::new();
     File::open(path).map_err(failed)?.take(MOST + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > MOST {
-        return Err(not_a_report(path));
+        return Err(not_a_report(path, MOST));
     }
-    let report: Report = serde_json::from_slice(&text).map_err(|_| not_a_report(path))?;
-    if report.schema == SCHEMA { Ok(report) } else { Err(not_a_report(path)) }
+    let wrong = |error| not_a_report(path, place_of(&text, &error));
+    let report: Report = serde_json::from_slice(&text).map_err(wrong)?;
+    if report.schema == SCHEMA { Ok(report) } else { Err(not_a_report(path, 0)) }
 }
 
-fn not_a_report(path: &Path) -> Error {
-    Error::new(ErrorKind::Corrupt, "is no report of strip or adapt")
+/// The byte of `text` at which it is no report any more.
+fn place_of(text: &[u8], error: &serde_json::Error) -> u64 {
+    let lines = text.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+    let before: usize = lines.map(<[u8]>::len).sum();
+    (before + error.column().saturating_sub(1)) as u64
+}
+
+fn not_a_report(path: &Path, offset: u64) -> Error {
+    Error::corrupt("report", offset, "it is no report of strip or adapt")
         .in_file(path)
         .hint("name the .json file that the command wrote beside the image")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_report_is_told_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.json");
+        let at = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let error = read(&path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            error.offset()
+        };
+        assert_eq!(at(""), Some(0));
+        assert_eq!(at("{\n  \"schema\": ?\n}"), Some(14));
+    }
 }
