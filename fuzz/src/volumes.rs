@@ -120,10 +120,11 @@ fn make(program: &str, args: &[&str], mib: u64) -> Option<Base> {
 
 /// A volume that others make and fill; `None` where they cannot.
 fn made_by(maker: impl FnOnce(&Path) -> bool) -> Option<Base> {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    maker(file.path()).then(|| {
-        let file = std::fs::File::open(file.path()).expect("it was made");
-        let disk = load(&file);
+    // The makers wait until nobody has the image open, and so must we not.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let image = folder.path().join("volume");
+    maker(&image).then(|| {
+        let disk = load(&std::fs::File::open(&image).expect("it was made"));
         Base { used: used(&disk), disk }
     })
 }

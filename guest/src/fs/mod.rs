@@ -304,14 +304,17 @@ pub trait GuestFs: Send + fmt::Debug {
         // The size is only believed as far as bytes come.
         let mut content = Vec::new();
         let room = usize::try_from(size).unwrap_or_default().min(MOST_RESERVED);
-        content.reserve_exact(room + PIECE);
+        content.reserve_exact(room + 1);
         loop {
             let have = content.len();
-            content.resize(have + PIECE, 0);
+            // One byte more than there should be shows the end.
+            let left = usize::try_from(size.saturating_sub(have as u64)).unwrap_or(PIECE);
+            let most = PIECE.min(left.saturating_add(1));
+            content.resize(have + most, 0);
             let piece = content.get_mut(have..).unwrap_or_default();
             let len = self.read_at(&path, have as u64, piece)?;
             content.truncate(have + len);
-            if len < PIECE {
+            if len < most {
                 return Ok(content);
             }
         }
