@@ -69,8 +69,8 @@ open(os.path.join(system, "ntoskrnl.exe"), "wb").write(kernel)
 FILES
 
 config=$point/Windows/System32/config
-xz -dc "$corpus/hive_SOFTWARE_win7sp1_plaso.hive.xz" > "$config/SOFTWARE"
-xz -dc "$corpus/hive_SYSTEM_win7sp1_plaso.hive.xz" > "$config/SYSTEM"
-xz -dc "$corpus/hive_SAM_win7_plaso.hive.xz" > "$config/SAM"
-xz -dc "$corpus/hive_SECURITY_dfwinreg.hive.xz" > "$config/SECURITY"
+xz --no-sparse -dc "$corpus/hive_SOFTWARE_win7sp1_plaso.hive.xz" > "$config/SOFTWARE"
+xz --no-sparse -dc "$corpus/hive_SYSTEM_win7sp1_plaso.hive.xz" > "$config/SYSTEM"
+xz --no-sparse -dc "$corpus/hive_SAM_win7_plaso.hive.xz" > "$config/SAM"
+xz --no-sparse -dc "$corpus/hive_SECURITY_dfwinreg.hive.xz" > "$config/SECURITY"
 find "$point" | wc -l
