@@ -382,9 +382,9 @@ impl MachineVolume {
 impl Area {
     /// Writes what was changed in the volume to where it stands on the disks.
     pub(crate) fn carry_over(&self, changes: &[Change], all: &[CowDisk]) -> Result<()> {
-        let write = |disk: usize, bytes: &[u8], offset: u64| match all.get(disk) {
-            Some(disk) => disk.write_at(bytes, offset),
-            None => Err(Error::internal("a volume lies on a disk that is not there")),
+        let nowhere = || Error::internal("a volume lies on a disk that is not there");
+        let write = |disk: usize, bytes: &[u8], offset: u64| {
+            all.get(disk).ok_or_else(nowhere)?.write_at(bytes, offset)
         };
         for Change { offset, bytes } in changes {
             match self {
@@ -394,7 +394,7 @@ impl Area {
                     for piece in volume.map(*offset..offset + bytes.len() as u64)? {
                         let len = usize::try_from(piece.len).unwrap_or(usize::MAX);
                         let (now, later) = rest.split_at(len.min(rest.len()));
-                        let (disk, start) = starts.get(piece.disk).copied().unwrap_or_default();
+                        let (disk, start) = starts.get(piece.disk).copied().ok_or_else(nowhere)?;
                         write(disk, now, start + piece.offset)?;
                         rest = later;
                     }
