@@ -16,6 +16,7 @@
 //! | `machine.rs` | the disks and their volumes, open for changing in memory |
 //! | `apply.rs` | carrying a plan out on an image, its report, and taking it back |
 //! | `target.rs` | where the guest goes, and what is asked for |
+//! | `wipe.rs` | secrets are written over before they go |
 //! | `windows/` | registry, drivers, boot configuration, security identifiers |
 //! | `linux/` | initramfs, fstab, boot loader, identity |
 //!
@@ -59,6 +60,7 @@ mod plan;
 mod recover;
 mod target;
 pub mod windows;
+mod wipe;
 
 pub use apply::{ImageOf, OtherImage, Report, apply, apply_together, undo, undo_together};
 pub use machine::{Machine, MachineDisk, MachineVolume};

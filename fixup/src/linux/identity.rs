@@ -37,12 +37,42 @@ pub(super) fn strip(tree: &mut Tree<'_>, options: &StripOptions, plan: &mut Plan
         step("linux.machine-id", plan, &mut machine_id);
         step("linux.ssh-host-keys", plan, &mut ssh::renew);
         step("linux.agent.iscsi", plan, &mut iscsi);
+        remains(tree, plan);
+    }
+}
+
+/// Paths that a warning shows.
+const MOST_SHOWN: usize = 10;
+
+/// What stays readable, though no name leads there any more.
+fn remains(tree: &mut Tree<'_>, plan: &mut Plan) {
+    let paths = std::mem::take(tree.remains());
+    if !paths.is_empty() {
+        plan.warn(
+            "linux.identity.remains",
+            format!("what stood in {} stays readable in free space", some(&paths)),
+            "leave free space out with: vdisk convert --skip-free",
+        );
+    }
+}
+
+/// The first of these, and how many more there are.
+fn some(paths: &[String]) -> String {
+    let (shown, more) = paths.split_at(paths.len().min(MOST_SHOWN));
+    match more.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
 fn remove(tree: &mut Tree<'_>, rule: &Rule, plan: &mut Plan) -> Result<()> {
     for pattern in rule.paths {
         for path in tree.glob(pattern)? {
+            match rule.wiped {
+                true => tree.wipe(&path)?,
+                false if rule.when == When::Copy => tree.remains().push(path.clone()),
+                false => {}
+            }
             tree.remove(&path)?;
             plan.act(Action::new(rule.id, rule.what, path).why(rule.why).before("there"));
         }
@@ -70,6 +100,7 @@ fn machine_id(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
         let action = Action::new("linux.machine-id", "forget the machine's id", path)
             .why("journals, DHCP and agents tell machines apart by it")
             .before(id);
+        tree.wipe(path)?;
         plan.act(if !has_systemd {
             let new = random(16);
             tree.write(path, format!("{new}\n").as_bytes(), 0o444)?;
@@ -99,6 +130,7 @@ fn iscsi(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
     if new == old {
         return Ok(());
     }
+    tree.wipe(path)?;
     tree.write(path, new.as_bytes(), 0o600)?;
     let (before, after) = lines_that_differ(&old, &new);
     plan.act(

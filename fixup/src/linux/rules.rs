@@ -15,6 +15,8 @@ pub(super) struct Rule {
     /// The id of its actions.
     pub(super) id: &'static str,
     pub(super) when: When,
+    /// Whether the bytes are written over too.
+    pub(super) wiped: bool,
     /// What it is, in a few words.
     pub(super) what: &'static str,
     pub(super) why: &'static str,
@@ -28,7 +30,7 @@ const fn moved(
     why: &'static str,
     paths: &'static [&'static str],
 ) -> Rule {
-    Rule { id, when: When::Move, what, why, paths }
+    Rule { id, when: When::Move, wiped: false, what, why, paths }
 }
 
 const fn copied(
@@ -37,7 +39,7 @@ const fn copied(
     why: &'static str,
     paths: &'static [&'static str],
 ) -> Rule {
-    Rule { id, when: When::Copy, what, why, paths }
+    Rule { id, when: When::Copy, wiped: true, what, why, paths }
 }
 
 const TWO_LEASES: &str = "two machines would ask for one address";
@@ -116,12 +118,16 @@ pub(super) const RULES: &[Rule] = &[
             "/var/lib/cloud/sem/*",
         ],
     ),
-    copied(
-        "linux.journals",
-        "remove the journals",
-        "they stand under the old machine's id",
-        &["/var/log/journal/*"],
-    ),
+    Rule {
+        // They are long, and no secret.
+        wiped: false,
+        ..copied(
+            "linux.journals",
+            "remove the journals",
+            "they stand under the old machine's id",
+            &["/var/log/journal/*"],
+        )
+    },
     copied(
         "linux.join.kerberos",
         "remove the host's Kerberos keys",

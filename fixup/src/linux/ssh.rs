@@ -32,6 +32,7 @@ pub(super) fn renew(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
         key.set_comment(comment);
         let secret = key.to_openssh(LineEnding::LF).map_err(failed)?;
         let public = key.public_key().to_openssh().map_err(failed)?;
+        tree.wipe(&path)?;
         tree.write(&path, secret.as_bytes(), 0o600)?;
         tree.write(&public_path, format!("{public}\n").as_bytes(), 0o644)?;
         let mut action = Action::new(ID, "make a new host key", path)
@@ -47,6 +48,7 @@ pub(super) fn renew(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
 fn remove(tree: &mut Tree<'_>, path: &str, plan: &mut Plan) -> Result<()> {
     for path in [path.to_owned(), format!("{path}.pub")] {
         if tree.stat(&path)?.is_some() {
+            tree.wipe(&path)?;
             tree.remove(&path)?;
             let why = "it is of a kind that is not made any more";
             plan.act(Action::new(ID, "remove a host key", path).why(why).before("there"));

@@ -9,6 +9,7 @@ use vdisk_guest::{Place, extract};
 
 use super::devices::Devices;
 use crate::Machine;
+use crate::wipe::wipe;
 
 /// Bytes of a text that is read.
 const TEXT: u64 = 4 << 20;
@@ -25,6 +26,8 @@ pub(crate) struct Tree<'m> {
     mounts: Vec<(String, Place)>,
     /// Where the root directory stands in its volume.
     root: String,
+    /// What was to be written over, and stays readable.
+    remains: Vec<String>,
 }
 
 impl<'m> Tree<'m> {
@@ -47,7 +50,8 @@ impl<'m> Tree<'m> {
         let mut mounts: Vec<_> = linux.mounts.iter().filter_map(placed).collect();
         mounts.push((String::new(), root));
         mounts.sort_by_key(|(point, _)| std::cmp::Reverse(point.len()));
-        Ok(Self { machine, mounts, root: linux.root_subvolume.unwrap_or_default() })
+        let root = linux.root_subvolume.unwrap_or_default();
+        Ok(Self { machine, mounts, root, remains: Vec::new() })
     }
 
     /// The machine.
@@ -173,6 +177,32 @@ impl<'m> Tree<'m> {
         Ok(())
     }
 
+    /// Writes over the bytes of a file, or of all in a directory, before it is removed or replaced.
+    pub(crate) fn wipe(&mut self, path: &str) -> Result<()> {
+        self.wipe_below(path, DEEPEST)
+    }
+
+    fn wipe_below(&mut self, path: &str, depth: usize) -> Result<()> {
+        let Some(stat) = self.stat(path)? else { return Ok(()) };
+        if stat.kind == FileKind::Directory {
+            let depth = deeper(path, depth)?;
+            for (name, _) in self.list(path)? {
+                self.wipe_below(&format!("{path}/{name}"), depth)?;
+            }
+            return Ok(());
+        }
+        let (place, inner) = self.locate(path);
+        if !wipe(self.machine.volume(&place)?.fs(), &inner)? {
+            self.remains.push(path.to_owned());
+        }
+        Ok(())
+    }
+
+    /// What was to be written over, and stays readable.
+    pub(crate) fn remains(&mut self) -> &mut Vec<String> {
+        &mut self.remains
+    }
+
     /// Removes a file, a link, or a directory with all that is in it.
     pub(crate) fn remove(&mut self, path: &str) -> Result<()> {
         self.remove_below(path, DEEPEST)
@@ -181,9 +211,7 @@ impl<'m> Tree<'m> {
     fn remove_below(&mut self, path: &str, depth: usize) -> Result<()> {
         let Some(stat) = self.stat(path)? else { return Ok(()) };
         if stat.kind == FileKind::Directory {
-            let depth = depth.checked_sub(1).ok_or_else(|| {
-                Error::refused(format!("{path} has too many folders below each other"))
-            })?;
+            let depth = deeper(path, depth)?;
             for (name, _) in self.list(path)? {
                 self.remove_below(&format!("{path}/{name}"), depth)?;
             }
@@ -233,6 +261,12 @@ fn folder_below(folder: &Path, point: &str) -> Option<PathBuf> {
         path.symlink_metadata().ok().filter(|there| plain && there.is_dir())?;
     }
     Some(path)
+}
+
+fn deeper(path: &str, depth: usize) -> Result<usize> {
+    depth
+        .checked_sub(1)
+        .ok_or_else(|| Error::refused(format!("{path} has too many folders below each other")))
 }
 
 /// What is not there is no error.

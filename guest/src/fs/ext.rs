@@ -338,12 +338,36 @@ impl Ext {
             return self.0.apply_pwrite_ino(file, offset, data).map(drop).map_err(error);
         }
         let end = offset.saturating_add(data.len() as u64);
+        if end <= inode.size && self.write_in_place(&inode, offset, data)? {
+            return Ok(());
+        }
         let mut content = self.content(file, end.max(inode.size))?;
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
         if let Some(target) = content.get_mut(at..).and_then(|rest| rest.get_mut(..data.len())) {
             target.copy_from_slice(data);
         }
         self.write_all(path, file, &content)
+    }
+
+    /// Writes into the blocks that a file mapped the old way has; false, and nothing is done, where
+    /// one of them is a hole. Its times stay.
+    fn write_in_place(&self, inode: &Inode, offset: u64, data: &[u8]) -> Result<bool> {
+        let block = u64::from(self.0.sb.block_size());
+        let end = offset.saturating_add(data.len() as u64);
+        let (mut pieces, mut rest, mut at) = (Vec::new(), data, offset);
+        while at < end {
+            let within = at % block;
+            let len = (block - within).min(end - at);
+            let mapped = self.0.map_inode_logical(inode, at / block).map_err(error)?;
+            let cut = usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len));
+            let (Some(mapped), Some((piece, after))) = (mapped, cut) else { return Ok(false) };
+            pieces.push((mapped.saturating_mul(block).saturating_add(within), piece));
+            (rest, at) = (after, at + len);
+        }
+        for (at, piece) in pieces {
+            self.0.dev.write_at(at, piece).map_err(error)?;
+        }
+        Ok(true)
     }
 
     fn set_len(&self, path: &[u8], len: u64) -> Result<()> {
