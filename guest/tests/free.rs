@@ -237,6 +237,52 @@ fn only_the_swap_file_goes(volume: &Volume, image: &Path) {
     });
 }
 
+/// Ten bytes of a file make no swap space of its volume.
+#[test]
+fn what_ends_like_swap_is_still_a_file_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    for volume in [
+        Volume { tool: Make::Xfs, kind: "xfs", mib: 320, args: &["-b", "size=4096"] },
+        Volume { tool: Make::Ntfs, kind: "ntfs", mib: 24, args: &["-c", "4096"] },
+    ] {
+        if !make(&volume, &image, None) {
+            continue;
+        }
+        let before = free_of(&image, Scope::All);
+        let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+        file.write_all_at(b"SWAPSPACE2", 65526).unwrap();
+        let after = free_of(&image, Scope::All);
+        assert_eq!(after.volumes[0].kind, volume.kind);
+        assert_eq!(after.ranges, before.ranges);
+    }
+}
+
+/// Of a swap partition goes what its header tells of, and nothing where that does not fit.
+#[test]
+fn swap_ends_where_its_header_says() {
+    if !programs(&["mkswap"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    let file = fs::File::create(&image).unwrap();
+    file.set_len(8 << 20).unwrap();
+    for page in ["4096", "65536"] {
+        must("mkswap", &["-q", "-p", page, arg(&image), "4096"]);
+        assert_eq!(free_of(&image, Scope::Free).ranges.count(), 0);
+        let free: Vec<_> = free_of(&image, Scope::All).ranges.iter().cloned().collect();
+        assert_eq!(free, [64 << 10..4 << 20], "{page}");
+    }
+    for (at, bytes) in [(1028, [0xff; 4]), (1024, [2, 0, 0, 0])] {
+        must("mkswap", &["-q", arg(&image)]);
+        file.write_all_at(&bytes, at).unwrap();
+        let free = free_of(&image, Scope::All);
+        assert!(free.volumes[0].kept.is_some(), "{free:?}");
+        assert_eq!(free.ranges.count(), 0);
+    }
+}
+
 #[test]
 fn what_was_not_closed_in_order_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! Telling what stands on a partition, by the magic numbers of its superblock.
 //!
 //! The order is libblkid's: what holds other volumes first (RAID, LVM, encryption), since its
-//! content may begin with what looks like a file system.
+//! content may begin with what looks like a file system. But swap comes last: its ten bytes may be
+//! a file's, and making swap space overwrites what file systems begin with.
 
 mod boot_sector;
 mod container;
@@ -110,7 +111,6 @@ impl View<'_> {
             container::bcache,
             container::vmfs_member,
             raid::zfs,
-            swap::swap,
             boot_sector::ntfs,
             boot_sector::exfat,
             boot_sector::refs,
@@ -119,6 +119,7 @@ impl View<'_> {
             superblock::apple,
             superblock::images,
             boot_sector::fat,
+            swap::swap,
         ];
         for probe in PROBES {
             if let Some(volume) = probe(self)? {

@@ -275,6 +275,19 @@ fn what_is_gone_in_part() {
     assert_eq!(recognise(&VecDisk(dynamic)).unwrap().unwrap().kind, VolumeKind::Ldm);
 }
 
+/// What a file holds may end in what swap space does; no header, or another's superblock, tells.
+#[test]
+fn ten_bytes_are_no_swap() {
+    for page in [4096, 8192, 16384, 32768, 65536] {
+        let mark: (u64, &[u8]) = (page - 10, b"SWAPSPACE2");
+        assert_eq!(recognise(&VecDisk(with(MIB, &[mark]))).unwrap(), None);
+        let xfs = with(MIB, &[(0, b"XFSB"), (1024, &[1, 0, 0, 0]), mark]);
+        assert_eq!(recognise(&VecDisk(xfs)).unwrap().unwrap().kind, VolumeKind::Xfs);
+        let swap = with(MIB, &[(1024, &[1, 0, 0, 0]), mark]);
+        assert_eq!(recognise(&VecDisk(swap)).unwrap().unwrap().kind, VolumeKind::Swap);
+    }
+}
+
 #[test]
 fn nothing_is_nothing() {
     for len in [0, 1, 511, 4096, 65536, 1 << 20] {

@@ -163,7 +163,7 @@ fn free_of(volume: &Arc<dyn Disk>, kind: Option<VolumeKind>, scope: Scope) -> Re
     let disk = &**volume;
     let file_system = match kind {
         VolumeKind::Exfat => return exfat::free(disk).map(Ok),
-        VolumeKind::Swap if scope == Scope::All => return Ok(Ok(swap::free(disk))),
+        VolumeKind::Swap if scope == Scope::All => return swap::free(disk),
         VolumeKind::Swap => {
             return Ok(Err("swap space is left out only with --skip-free=all".to_owned()));
         }

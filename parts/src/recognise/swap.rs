@@ -3,6 +3,7 @@
 use vdisk_core::Result;
 
 use super::{View, Volume, VolumeKind};
+use crate::block::Block;
 
 /// Page sizes of the machines that Linux swaps on.
 const PAGES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
@@ -19,22 +20,27 @@ pub(super) fn swap(view: &View<'_>) -> Result<Option<Volume>> {
         let hibernated = [&b"S1SUSPEND"[..], b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001", TUX_ON_ICE]
             .into_iter()
             .any(is);
-        let kind = if hibernated {
-            VolumeKind::SwapHibernated
-        } else if is(b"SWAPSPACE2") || is(b"SWAP-SPACE") {
-            VolumeKind::Swap
+        let header = view.block(1024, 512)?.filter(is_first_version);
+        let (kind, header) = if hibernated {
+            (VolumeKind::SwapHibernated, header)
+        } else if is(b"SWAP-SPACE") {
+            // The first format has no header.
+            (VolumeKind::Swap, None)
+        } else if is(b"SWAPSPACE2") && header.is_some() {
+            (VolumeKind::Swap, header)
         } else {
             continue;
         };
         let volume = Volume::new(kind);
-        // The first format has no header.
-        let header = if is(b"SWAP-SPACE") { None } else { view.block(1024, 512)? };
-        return Ok(Some(
-            match header.filter(|header| [1, 1_u32.swap_bytes()].contains(&header.u32(0))) {
-                Some(header) => volume.label(header.text(28..44)).uuid(header.uuid(12)),
-                None => volume,
-            },
-        ));
+        return Ok(Some(match header {
+            Some(header) => volume.label(header.text(28..44)).uuid(header.uuid(12)),
+            None => volume,
+        }));
     }
     Ok(None)
+}
+
+/// Whether a header is of the only version there is, in the order of either kind of machine.
+fn is_first_version(header: &Block) -> bool {
+    [1, 1_u32.swap_bytes()].contains(&header.u32(0))
 }
