@@ -10,6 +10,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod boot;
 mod hives;
 mod secure;
 mod strip;

@@ -11,10 +11,12 @@ use vdisk_testkit::tools::{arg, must};
 
 use crate::common::exactly::Change;
 use crate::common::original::{
-    CONFIG, ELEMENT, OLD, SIGNATURE, TASK, mbr_element, mounted_as, original,
+    CONFIG, ELEMENT, OLD, SIGNATURE, TASK, gpt_element, mbr_element, mounted_as, original,
 };
 use crate::common::volume::judge;
-use crate::common::{PARTITION, Registry, Spec, cat, machine, partition, windows, write_out};
+use crate::common::{
+    DISK, PARTITION, Registry, Spec, cat, machine, partition, windows, windows_with_bcd, write_out,
+};
 
 fn strip(disk: &Path, options: &StripOptions) -> (vdisk_fixup::Machine, Plan) {
     let mut machine = machine(disk);
@@ -141,7 +143,11 @@ fn the_guids_of_a_gpt_disk_are_new() {
         let data = [b"DMIO:ID:", &partition.to_bytes_le()[..]].concat();
         system.set("MountedDevices", "#{1}", ValueKind::BINARY, &data);
     };
-    let Some(disk) = windows(folder.path(), &Spec::TEN, letter) else { return };
+    let own = |bcd: &mut Registry| {
+        let element = gpt_element(DISK, PARTITION);
+        bcd.set(ELEMENT, "Element", ValueKind::BINARY, &element);
+    };
+    let Some(disk) = windows_with_bcd(folder.path(), &Spec::TEN, letter, own) else { return };
     let options = StripOptions {
         identity: Identity::New,
         keep: ["windows.sid".to_owned()].into(),

@@ -53,16 +53,34 @@ pub fn retarget(
         why: "the boot manager looks for partitions by the ids of disk and partition",
     };
     let new = |id| ids.iter().find(|(old, _)| *old == id).map(|(_, new)| *new);
-    for store in stores(machine)? {
+    for store in stores(machine, machine.at_hand())? {
         let registry = hives.file(machine, &store.place, store.path, &store.name)?;
-        for object in registry.children("Objects")? {
-            let elements = format!("Objects\\{object}\\Elements");
-            for element in registry.children(&elements)? {
-                replace(registry, &format!("{elements}\\{element}"), new, reason, plan)?;
-            }
+        for element in elements(registry)? {
+            replace(registry, &element, new, reason, plan)?;
         }
     }
     Ok(())
+}
+
+/// Whether boot configuration data on disk number `disk` names one of the `wanted` partitions.
+///
+/// # Errors
+/// As [`retarget`].
+pub(super) fn names(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    disk: usize,
+    wanted: impl Fn(PartitionId) -> bool,
+) -> Result<bool> {
+    for store in stores(machine, disk)? {
+        let registry = hives.file(machine, &store.place, store.path, &store.name)?;
+        for element in elements(registry)? {
+            if named(registry, &element)?.into_iter().any(&wanted) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Where no entry of the boot configuration data loads from this Windows' partition, and one loads
@@ -83,7 +101,7 @@ pub(super) fn mend(
     let Place::Partition(number) = guest.root else { return Ok(()) };
     let root = table.partitions.iter().find(|one| one.number == number);
     let Some(root) = root.and_then(|one| id(&table, one)) else { return Ok(()) };
-    let found = stores(machine)?;
+    let found = stores(machine, machine.at_hand())?;
     for store in &found {
         let registry = hives.file(machine, &store.place, store.path, &store.name)?;
         mend_store(registry, store, root, &there, machine.inventory().systems.len(), plan)?;
@@ -144,6 +162,17 @@ fn mend_store(
     Ok(())
 }
 
+/// The elements of all objects.
+fn elements(registry: &Registry) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for object in registry.children("Objects")? {
+        let elements = format!("Objects\\{object}\\Elements");
+        let inside = registry.children(&elements)?.into_iter();
+        found.extend(inside.map(|element| format!("{elements}\\{element}")));
+    }
+    Ok(found)
+}
+
 /// The partitions that an element names.
 fn named(registry: &Registry, element: &str) -> Result<Vec<PartitionId>> {
     let Some(value) = registry.value(element, "Element")? else { return Ok(Vec::new()) };
@@ -163,9 +192,9 @@ fn replace(
     registry.set(plan, reason, element, "Element", &Data::Raw(kind, data)).map(drop)
 }
 
-/// All boot configuration data on the disk: on EFI system partitions and active ones.
-fn stores(machine: &mut Machine) -> Result<Vec<Store>> {
-    let table = Table::read(&**machine.disk(), machine.sector_size())?;
+/// All boot configuration data on disk number `disk`: on EFI system partitions and active ones.
+fn stores(machine: &mut Machine, disk: usize) -> Result<Vec<Store>> {
+    let table = machine.table(disk)?;
     let mut found: Vec<Store> = Vec::new();
     for partition in &table.partitions {
         let path = match partition.kind.role() {
@@ -173,7 +202,7 @@ fn stores(machine: &mut Machine) -> Result<Vec<Store>> {
             _ if partition.active => BIOS,
             _ => continue,
         };
-        let place = Place::Partition(partition.number);
+        let place = Place::OnDisk(disk, Box::new(Place::Partition(partition.number)));
         let Some(id) = id(&table, partition) else { continue };
         let there = match machine.volume(&place) {
             Ok(volume) => volume.fs().exists(path.as_bytes())?,
@@ -192,7 +221,8 @@ fn stores(machine: &mut Machine) -> Result<Vec<Store>> {
     Ok(found)
 }
 
-fn id(table: &Table, partition: &Partition) -> Option<PartitionId> {
+/// The partition as boot configuration data names it.
+pub(super) fn id(table: &Table, partition: &Partition) -> Option<PartitionId> {
     Some(match table.id? {
         DiskId::Gpt(disk) => PartitionId::Gpt { disk, partition: partition.uuid? },
         DiskId::Mbr(signature) => PartitionId::Mbr { signature, start: partition.start },

@@ -1,13 +1,13 @@
 //! The disk's signature or GUIDs, with all that names its partitions by them.
 
 use uuid::Uuid;
-use vdisk_core::{Disk, Error, Result};
+use vdisk_core::{Disk, Error, ErrorKind, Result};
 use vdisk_guest::Place;
-use vdisk_parts::{DiskId, Edit, Role, Table};
+use vdisk_parts::{DiskId, Edit, Partition, Role, Table};
 
 use super::{cautiously, profiles};
-use crate::windows::bcd::{PartitionId, retarget};
-use crate::windows::{Data, Hives, Reason};
+use crate::windows::bcd::{self, PartitionId, retarget};
+use crate::windows::{Data, Guest, Hives, Reason, files, is_of_the_disk};
 use crate::{Action, Machine, Plan, StripOptions};
 
 const ID: &str = "windows.disk-id";
@@ -22,6 +22,7 @@ const SERIAL_AT: usize = 0x48;
 pub(super) fn change(
     machine: &mut Machine,
     hives: &mut Hives,
+    guest: &Guest,
     options: &StripOptions,
     plan: &mut Plan,
 ) -> Result<()> {
@@ -32,12 +33,12 @@ pub(super) fn change(
         return Ok(());
     }
     let table = Table::read(&**machine.disk(), machine.sector_size())?;
-    if let Some(why) = hindrance(machine, hives, &table)? {
+    let Some(old) = table.id.filter(|id| *id != DiskId::Mbr(0)) else { return Ok(()) };
+    if let Some(why) = hindrance(machine, hives, guest, &table)? {
         let hint = "do not attach it to a machine that has the original attached";
         plan.warn(ID, format!("the disk keeps its id: {why}"), hint);
         return Ok(());
     }
-    let Some(old) = table.id.filter(|id| *id != DiskId::Mbr(0)) else { return Ok(()) };
     let random = Uuid::new_v4();
     let new = match old {
         DiskId::Gpt(_) => DiskId::Gpt(random),
@@ -57,7 +58,12 @@ pub(super) fn change(
 }
 
 /// What else names the disk, in a way that is not changed here.
-fn hindrance(machine: &mut Machine, hives: &Hives, table: &Table) -> Result<Option<String>> {
+fn hindrance(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    guest: &Guest,
+    table: &Table,
+) -> Result<Option<String>> {
     let pooled = table.partitions.iter().find(|one| {
         matches!(one.kind.role(), Some(Role::LdmData | Role::LdmMetadata | Role::StorageSpaces))
     });
@@ -67,14 +73,69 @@ fn hindrance(machine: &mut Machine, hives: &Hives, table: &Table) -> Result<Opti
     if machine.inventory().systems.len() > 1 {
         return Ok(Some("several systems are on it".to_owned()));
     }
-    let fs = machine.volume(hives.root())?.fs();
-    if fs.exists(b"/boot.ini")? {
-        let ini = fs.read(b"/boot.ini", 1 << 16)?.to_ascii_lowercase();
-        if memchr::memmem::find(&ini, b"signature(").is_some() {
-            return Ok(Some("boot.ini names it".to_owned()));
+    let here = machine.at_hand();
+    for disk in (0..machine.count()).filter(|disk| *disk != here) {
+        let number = disk.saturating_add(1);
+        match starts_from(machine, hives, disk, table) {
+            Ok(false) => {}
+            Ok(true) => return Ok(Some(format!("what starts from disk {number} names it"))),
+            Err(error) if is_of_the_disk(&error) => return Err(error),
+            Err(error) => {
+                let what = "whether it is named by what starts from disk";
+                return Ok(Some(format!("{what} {number} cannot be told: {error}")));
+            }
         }
     }
-    Ok(None)
+    let inis = boot_inis(machine, here, Some(&guest.root))?;
+    if inis.iter().any(|ini| signs(ini)) {
+        return Ok(Some("boot.ini names it".to_owned()));
+    }
+    let is_started = match guest.version.is_nt5() {
+        true => !inis.is_empty(),
+        false => {
+            let is_root = |one: &&Partition| guest.root == Place::Partition(one.number);
+            let root = table.partitions.iter().find(is_root).and_then(|one| bcd::id(table, one));
+            bcd::names(machine, hives, here, |id| Some(id) == root)?
+        }
+    };
+    let elsewhere = "nothing on it is seen to start this Windows, so another disk may, by this id";
+    Ok((!is_started).then(|| elsewhere.to_owned()))
+}
+
+/// Whether what starts from disk number `disk` names the disk of this table.
+fn starts_from(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    disk: usize,
+    table: &Table,
+) -> Result<bool> {
+    let of_table = |id| match id {
+        PartitionId::Gpt { disk, .. } => table.id == Some(DiskId::Gpt(disk)),
+        PartitionId::Mbr { signature, .. } => table.id == Some(DiskId::Mbr(signature)),
+    };
+    let inis = boot_inis(machine, disk, None)?;
+    Ok(inis.iter().any(|ini| signs(ini)) || bcd::names(machine, hives, disk, of_table)?)
+}
+
+/// What `boot.ini` says on the active partitions of disk number `disk`, and at `root`.
+fn boot_inis(machine: &mut Machine, disk: usize, root: Option<&Place>) -> Result<Vec<Vec<u8>>> {
+    let table = machine.table(disk)?;
+    let active = table.partitions.iter().filter(|one| one.active);
+    let active = active.map(|one| Place::OnDisk(disk, Box::new(Place::Partition(one.number))));
+    let mut found = Vec::new();
+    for place in active.chain(root.cloned()) {
+        match machine.volume(&place) {
+            Ok(volume) => found.extend(files::read(volume.fs(), "/boot.ini")?),
+            Err(error) if error.kind() == ErrorKind::UnknownFormat => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a `boot.ini` tells disks by their signatures.
+fn signs(ini: &[u8]) -> bool {
+    memchr::memmem::find(&ini.to_ascii_lowercase(), b"signature(").is_some()
 }
 
 fn partitions(table: &Table, old: DiskId, new: DiskId) -> Vec<(PartitionId, PartitionId)> {

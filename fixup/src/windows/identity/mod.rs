@@ -61,7 +61,7 @@ pub(super) fn strip(
     }
     keys::change(machine, hives, options, plan)?;
     ids::change(machine, hives, options, plan)?;
-    disk::change(machine, hives, options, plan)?;
+    disk::change(machine, hives, guest, options, plan)?;
     match &options.hostname {
         Some(hostname) => name::change(machine, hives, hostname, options, plan),
         None => {
