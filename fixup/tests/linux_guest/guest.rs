@@ -68,6 +68,11 @@ impl Guest {
 
     /// A disk with one partition.
     pub(crate) fn disk(&self) -> NamedTempFile {
+        self.disk_of("ext4")
+    }
+
+    /// The same, with this file system.
+    pub(crate) fn disk_of(&self, kind: &str) -> NamedTempFile {
         let image = NamedTempFile::new().unwrap();
         image.as_file().set_len(START + SIZE).unwrap();
         let mut sfdisk = Command::new("sfdisk")
@@ -85,19 +90,8 @@ impl Guest {
         let offset = format!("offset={START}");
         let blocks = format!("{}k", SIZE >> 10);
         let folder = arg(self.0.path());
-        let args = [
-            "-q",
-            "-t",
-            "ext4",
-            "-U",
-            UUID,
-            "-d",
-            folder,
-            "-E",
-            &offset,
-            arg(image.path()),
-            &blocks,
-        ];
+        let args =
+            ["-q", "-t", kind, "-U", UUID, "-d", folder, "-E", &offset, arg(image.path()), &blocks];
         must("mke2fs", &args);
         image
     }

@@ -178,3 +178,59 @@ fn a_copy_forgets_and_a_move_keeps() {
     // Secrets are not told.
     assert!(!format!("{plan:?}").contains("PRIVATE KEY"));
 }
+
+/// What a file system lets go of stays where it stood.
+#[test]
+fn nothing_of_old_secrets_is_left_on_the_disk() {
+    if !tools() {
+        return;
+    }
+    let guest = Guest::new("ubuntu");
+    let mut secrets = Vec::new();
+    for (number, path) in [
+        "var/lib/NetworkManager/secret_key",
+        "var/lib/systemd/credential.secret",
+        "etc/puppet/ssl/private_keys/old.pem",
+        "etc/iscsi/initiatorname.iscsi",
+        "etc/ssh/ssh_host_dsa_key",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let secret = format!("{number}-this-is-known-to-nobody-but-the-machine-it-was-made-for");
+        guest.file(path, &format!("InitiatorName=iqn.1993-08.org:{secret}\n"));
+        secrets.push(secret);
+    }
+    let id = "0123456789abcdef0123456789abcdef";
+    guest.file("etc/machine-id", &format!("{id}\n"));
+    guest.file("usr/lib/systemd/systemd", "");
+    guest.file("var/log/journal/x/system.journal", "journal");
+    secrets.push(id.to_owned());
+    for kind in ["ed25519", "rsa"] {
+        let path = guest.0.path().join(format!("etc/ssh/ssh_host_{kind}_key"));
+        must("ssh-keygen", &["-q", "-t", kind, "-N", "", "-f", arg(&path)]);
+        let key = std::fs::read_to_string(path).unwrap();
+        secrets.extend(key.lines().filter(|line| line.len() == 70).skip(1).map(str::to_owned));
+    }
+    // A file with another name keeps its bytes there.
+    let seed = guest.0.path().join("var/lib/systemd/random-seed");
+    std::fs::write(&seed, "seed").unwrap();
+    std::fs::hard_link(&seed, guest.0.path().join("other")).unwrap();
+    for kind in ["ext4", "ext3"] {
+        let image = guest.disk_of(kind);
+        let on_disk = || -> Vec<u8> { std::fs::read(image.path()).unwrap() };
+        let has =
+            |disk: &[u8], text: &String| memchr::memmem::find(disk, text.as_bytes()).is_some();
+        let before = on_disk();
+        assert!(secrets.iter().all(|secret| has(&before, secret)), "{kind}");
+        let plan = stripped(image.path(), &StripOptions::default());
+        let after = on_disk();
+        let left: Vec<&String> = secrets.iter().filter(|secret| has(&after, secret)).collect();
+        assert_eq!(left, Vec::<&String>::new(), "{kind}: {plan:?}");
+        assert_eq!(text(image.path(), "/other"), "seed");
+        let told = plan.warnings.iter().find(|one| one.id == "linux.identity.remains").unwrap();
+        for path in ["/var/lib/systemd/random-seed", "/var/log/journal/x"] {
+            assert!(told.message.contains(path), "{told:?}");
+        }
+    }
+}
