@@ -302,6 +302,7 @@ impl Machine {
 
     fn open_volume(&self, place: &Place) -> Result<MachineVolume> {
         let (disk, area) = self.area(place)?;
+        area.insist_on_no_snapshots()?;
         let disk = Arc::new(CowDisk::new(disk, LIMIT));
         let fs = open_mut(disk.clone())?.ok_or_else(no_file_system)?;
         Ok(MachineVolume { fs, disk, area })
@@ -380,6 +381,17 @@ impl MachineVolume {
 }
 
 impl Area {
+    /// Fails where snapshots read from the volume: what is written to it would be theirs too.
+    pub(crate) fn insist_on_no_snapshots(&self) -> Result<()> {
+        match self {
+            Self::Logical(volume, _) if volume.has_snapshots() => {
+                let why = "the logical volume has snapshots, which would change with it";
+                Err(Error::unsupported(why).hint("remove them in the guest first, with lvremove"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes what was changed in the volume to where it stands on the disks.
     pub(crate) fn carry_over(&self, changes: &[Change], all: &[CowDisk]) -> Result<()> {
         let nowhere = || Error::internal("a volume lies on a disk that is not there");

@@ -63,6 +63,10 @@ fn recover_disk(machine: &Machine, all: &[CowDisk], recovery: &mut Recovery) -> 
         match replay(&volume) {
             Ok(None) => {}
             Ok(Some(Replay { changes, transactions, blocks, orphans, .. })) => {
+                if let Err(error) = area.insist_on_no_snapshots() {
+                    recovery.left.push((machine.told(&place), error));
+                    continue;
+                }
                 area.carry_over(&changes, all)?;
                 let volume = machine.name_of(&place);
                 recovery.done.push(Recovered { volume, transactions, blocks, orphans });

@@ -201,7 +201,7 @@ impl VolumeGroup {
                 *member = self.place(*member, *start + each, name)?;
             }
         }
-        Ok(LogicalVolume::new(placed, self.disks.clone()))
+        Ok(LogicalVolume::new(placed, self.disks.clone(), volume.has_snapshots))
     }
 
     /// The disk that holds member `member`, which must reach to byte `end`.

@@ -39,6 +39,8 @@ pub(crate) struct Described {
     pub(crate) visible: bool,
     /// What it is made of, as LVM2 names it: `linear`, `striped`, `thin`, `raid1`, …
     pub(crate) kind: String,
+    /// Whether a snapshot of it reads from it what was not changed since.
+    pub(crate) has_snapshots: bool,
     pub(crate) layout: Layout,
 }
 
@@ -75,7 +77,7 @@ impl Description {
         let context = Context {
             extent,
             names: (0..).zip(&members).map(|(at, one)| (one.name.as_str(), (at, one))).collect(),
-            stores: stores(group),
+            snapshots: Snapshots::of(group),
         };
         let volumes = group.section("logical_volumes").into_iter().flat_map(Section::sections);
         let volumes = volumes.map(|(name, volume)| context.volume(name, volume)).collect();
@@ -101,20 +103,30 @@ impl Member {
     }
 }
 
-/// The names of the volumes that hold what a snapshot keeps, and of those being rolled back to
-/// one: neither reads as what its segments say.
-fn stores(group: &Section) -> BTreeSet<String> {
-    let volumes = group.section("logical_volumes").into_iter().flat_map(Section::sections);
-    let segments = volumes.flat_map(|(_, volume)| volume.sections());
-    let snapshots = segments.filter(|(_, segment)| segment.text("type") == Some("snapshot"));
-    snapshots
-        .flat_map(|(_, segment)| {
-            let merged = segment.text("merging_store").and_then(|_| segment.text("origin"));
-            [segment.text("cow_store"), segment.text("merging_store"), merged]
-        })
-        .flatten()
-        .map(str::to_owned)
-        .collect()
+/// The names of volumes that have to do with snapshots.
+#[derive(Debug, Default)]
+struct Snapshots {
+    /// Those that hold what a snapshot keeps, and those being rolled back to one: neither reads as
+    /// what its segments say.
+    stores: BTreeSet<String>,
+    /// Those that snapshots are of.
+    origins: BTreeSet<String>,
+}
+
+impl Snapshots {
+    fn of(group: &Section) -> Self {
+        let mut found = Self::default();
+        let volumes = group.section("logical_volumes").into_iter().flat_map(Section::sections);
+        let segments = volumes.flat_map(|(_, volume)| volume.sections());
+        for (_, segment) in segments.filter(|(_, one)| one.text("type") == Some("snapshot")) {
+            let name = |field| segment.text(field).map(str::to_owned);
+            let merged = segment.text("merging_store").and_then(|_| name("origin"));
+            let stores = [name("cow_store"), name("merging_store"), merged];
+            found.stores.extend(stores.into_iter().flatten());
+            found.origins.extend(name("origin"));
+        }
+        found
+    }
 }
 
 /// What is needed to understand one volume.
@@ -122,7 +134,7 @@ struct Context<'a> {
     /// Bytes of an extent.
     extent: u64,
     names: BTreeMap<&'a str, (usize, &'a Member)>,
-    stores: BTreeSet<String>,
+    snapshots: Snapshots,
 }
 
 impl Context<'_> {
@@ -130,7 +142,7 @@ impl Context<'_> {
         let types: Vec<&str> =
             volume.sections().filter_map(|(_, segment)| segment.text("type")).collect();
         let other = types.iter().find(|kind| **kind != "striped");
-        let (kind, layout) = if self.stores.contains(name) {
+        let (kind, layout) = if self.snapshots.stores.contains(name) {
             ("snapshot", Layout::Unsupported)
         } else if let Some(other) = other {
             (*other, Layout::Unsupported)
@@ -150,6 +162,7 @@ impl Context<'_> {
             uuid: volume.text("id").unwrap_or_default().to_owned(),
             visible: status.contains(&Value::Text("VISIBLE".into())),
             kind: kind.to_owned(),
+            has_snapshots: self.snapshots.origins.contains(name),
             layout,
         }
     }
@@ -262,9 +275,11 @@ mod tests {
         };
         for (store, root) in [("cow_store", "linear"), ("merging_store", "snapshot")] {
             let text = [plain("root", 0), plain("snap", 1), snapshot(store)].join("\n");
-            let kinds: Vec<String> =
-                describe(&text).volumes.into_iter().map(|volume| volume.kind).collect();
+            let volumes = describe(&text).volumes;
+            let kinds: Vec<&str> = volumes.iter().map(|volume| volume.kind.as_str()).collect();
             assert_eq!(kinds, [root, "snapshot", "snapshot"]);
+            let origins: Vec<bool> = volumes.iter().map(|volume| volume.has_snapshots).collect();
+            assert_eq!(origins, [true, false, false]);
         }
     }
 

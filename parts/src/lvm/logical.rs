@@ -15,6 +15,7 @@ pub struct LogicalVolume {
     /// In order, without gaps; areas name disks by their index.
     segments: Vec<Segment>,
     disks: Vec<Arc<dyn Disk>>,
+    has_snapshots: bool,
 }
 
 /// Where some bytes of a logical volume stand.
@@ -37,8 +38,19 @@ pub(super) fn end(segments: &[Segment]) -> u64 {
 
 impl LogicalVolume {
     /// A volume whose segments are in order, without gaps, and lie on the disks.
-    pub(super) fn new(segments: Vec<Segment>, disks: Vec<Arc<dyn Disk>>) -> Self {
-        Self { segments, disks }
+    pub(super) fn new(
+        segments: Vec<Segment>,
+        disks: Vec<Arc<dyn Disk>>,
+        has_snapshots: bool,
+    ) -> Self {
+        Self { segments, disks, has_snapshots }
+    }
+
+    /// Whether snapshots read from it what was not changed since they were made: only LVM2 itself
+    /// can write to it without changing them.
+    #[must_use]
+    pub fn has_snapshots(&self) -> bool {
+        self.has_snapshots
     }
 
     /// Where the bytes of `range` stand, in order. Pieces of striped segments are as long as a
