@@ -89,7 +89,7 @@ pub use layer::{
 pub use lock::LockedFile;
 pub use mask::Masked;
 pub use mem::{MemFiles, MemStore};
-pub use output::{Files, Output, move_into_place, write_file};
+pub use output::{Files, Output, move_into_place, refuse_taken, refuse_used, write_file};
 pub use overlay::OverlayStore;
 pub use ranges::Ranges;
 pub use recorder::Recorder;

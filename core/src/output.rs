@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use tempfile::TempPath;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -98,14 +100,7 @@ impl Output {
     }
 
     fn refuse_existing(&self, name: &str) -> Result<()> {
-        let path = self.path_of(name);
-        match path.symlink_metadata() {
-            Ok(found) if found.is_dir() => Err(Error::refused("is a folder").in_file(path)),
-            Ok(_) if !self.overwrite => Err(Error::refused("exists already")
-                .in_file(path)
-                .hint("name another output, or add --force to replace it")),
-            _ => Ok(()),
-        }
+        refuse_taken(&self.path_of(name), self.overwrite)
     }
 
     /// Fails where a file that will be replaced is one that another program works with.
@@ -113,13 +108,7 @@ impl Output {
     /// # Errors
     /// [`InUse`](ErrorKind::InUse).
     pub fn refuse_used(&self) -> Result<()> {
-        self.paths().iter().try_for_each(|path| {
-            // One that cannot even be opened is left to the rename.
-            match HostFile::open(path).and_then(|file| file.lock(Access::Write)) {
-                Err(error) if error.kind() == ErrorKind::InUse => Err(error),
-                _ => Ok(()),
-            }
-        })
+        self.paths().iter().try_for_each(|path| refuse_used(path))
     }
 
     /// The paths the files will have.
@@ -152,21 +141,69 @@ impl Output {
     }
 }
 
-/// Gives the finished files of one image, which stand in another folder of the same file system,
-/// their places beside `main`, under the names they have; the file at `main` is replaced. After an
-/// error the files that have no place yet are where they were, and a second call goes on.
+/// Fails where a new file must not take the place of what stands at `path`: a folder, a device, and
+/// unless `overwrite` is given any file.
 ///
 /// # Errors
-/// The host's.
-pub fn move_into_place(files: Vec<PathBuf>, main: &Path) -> Result<()> {
+/// [`Refused`](ErrorKind::Refused).
+pub fn refuse_taken(path: &Path, overwrite: bool) -> Result<()> {
+    // What a link leads to counts; one that leads nowhere is a file.
+    let Ok(found) = path.metadata().or_else(|_| path.symlink_metadata()) else { return Ok(()) };
+    let refused = |what: &str| Err(Error::refused(what).in_file(path));
+    match found.file_type() {
+        kind if kind.is_dir() => refused("is a folder"),
+        kind if !kind.is_file() && !kind.is_symlink() => {
+            refused("is a device or a pipe, in whose place no file may come")
+        }
+        _ if !overwrite => refused("exists already")
+            .map_err(|error| error.hint("name another output, or add --force to replace it")),
+        _ => Ok(()),
+    }
+}
+
+/// Fails where another program works with the file at `path`.
+///
+/// # Errors
+/// [`InUse`](ErrorKind::InUse).
+pub fn refuse_used(path: &Path) -> Result<()> {
+    // One that cannot even be opened is left to the rename.
+    match HostFile::open(path).and_then(|file| file.lock(Access::Write)) {
+        Err(error) if error.kind() == ErrorKind::InUse => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the finished files of one image, which stand in another folder of the same file system,
+/// their places beside `main`, under the names they have; with `overwrite` what has these names is
+/// replaced. After an error the files that have no place yet are where they were, and a second call
+/// goes on.
+///
+/// # Errors
+/// The host's, which says so where a name is taken.
+pub fn move_into_place(files: Vec<PathBuf>, main: &Path, overwrite: bool) -> Result<()> {
     let files: Vec<(PathBuf, PathBuf)> = files
         .into_iter()
         .map(|file| (main.with_file_name(file.file_name().unwrap_or_default()), file))
         .collect();
     let begins = files.iter().any(|(path, _)| path == main);
     let folder = main.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let give = |file: PathBuf, path: &Path| std::fs::rename(file, path);
-    appear(&RealHost, folder.unwrap_or(Path::new(".")), main, begins, files, give)
+    let give = |file: PathBuf, path: &Path| match overwrite {
+        true => std::fs::rename(file, path),
+        false => rename_to_free(&file, path),
+    };
+    appear(&RealHost, folder.unwrap_or(Path::new(".")), main, begins && overwrite, files, give)
+}
+
+/// Renames a file unless the name is taken.
+fn rename_to_free(file: &Path, path: &Path) -> io::Result<()> {
+    match renameat_with(CWD, file, CWD, path, RenameFlags::NOREPLACE) {
+        // A file system that cannot do both in one step.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match path.symlink_metadata() {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => std::fs::rename(file, path),
+        },
+        renamed => Ok(renamed?),
+    }
 }
 
 /// Lets finished files appear in `folder`: the main file comes last, since as long as it is missing
@@ -273,14 +310,34 @@ mod tests {
         files.iter().for_each(|file| std::fs::write(file, b"new").unwrap());
         let in_the_way = folder.path().join("d-flat.vmdk");
         std::fs::create_dir(&in_the_way).unwrap();
-        assert!(move_into_place(files.to_vec(), &main).is_err());
+        assert!(move_into_place(files.to_vec(), &main, false).is_err());
+        assert_eq!(std::fs::read(&main).unwrap(), b"old");
+        assert!(move_into_place(files.to_vec(), &main, true).is_err());
         assert!(!main.exists() && files.iter().all(|file| file.exists()));
         std::fs::remove_dir(&in_the_way).unwrap();
         // As a run that was cut off between the two leaves it.
         std::fs::rename(&files[1], &in_the_way).unwrap();
-        move_into_place(files[..1].to_vec(), &main).unwrap();
+        move_into_place(files[..1].to_vec(), &main, false).unwrap();
         assert_eq!(std::fs::read(&main).unwrap(), b"new");
         assert_eq!(std::fs::read(&in_the_way).unwrap(), b"new");
+    }
+
+    #[test]
+    fn no_file_comes_in_the_place_of_a_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for path in [Path::new("/dev/null"), &link] {
+            assert_eq!(Output::new(path, true).unwrap_err().kind(), ErrorKind::Refused);
+        }
+        // Nor of a file that came meanwhile, unless that is asked for.
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        for path in [&from, &to] {
+            std::fs::write(path, "bytes").unwrap();
+        }
+        let taken = rename_to_free(&from, &to).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        assert!(from.exists());
     }
 
     #[test]

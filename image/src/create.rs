@@ -156,8 +156,17 @@ pub fn convert_into(
 
 /// Refuses an output that is, or would replace, a file of the source's chain.
 fn refuse_source(path: &Path, source: &Image) -> Result<()> {
+    refuse_input(path, &source.host_ids())
+}
+
+/// Fails where the file at `path` is one of `inputs`, told by device and inode: it must be neither
+/// written to nor replaced.
+///
+/// # Errors
+/// [`Refused`](vdisk_core::ErrorKind::Refused).
+pub fn refuse_input(path: &Path, inputs: &[(u64, u64)]) -> Result<()> {
     match HostFile::open(path) {
-        Ok(file) if source.host_ids().contains(&file.id()) => Err(is_input(path)),
+        Ok(file) if inputs.contains(&file.id()) => Err(is_input(path)),
         _ => Ok(()),
     }
 }

@@ -107,6 +107,7 @@ pub use convert::{
 };
 pub use create::{
     ChildTarget, Measure, convert, convert_into, convert_to_child, create, create_child, measure,
+    refuse_input,
 };
 pub use edit::{
     EditOf, EditReport, UndoOf, edit, edit_together, edit_undoable, finish_edit, undo_edit,

@@ -23,7 +23,7 @@ use self::place::Place;
 use crate::fingerprint::fingerprint;
 use crate::mapfile::mapfile;
 use crate::pace::Paced;
-use crate::rescue::{Rescue, Scraper};
+use crate::rescue::{Probe, Rescue, Scraper};
 
 /// Bytes written between two flushes, unless told otherwise.
 pub const CHECKPOINT: u64 = 256 << 20;
@@ -38,6 +38,8 @@ pub struct Capture {
     /// The file or device that holds the disk's bytes as they are, where one does: it is read past
     /// the page cache where sectors fail.
     pub source_path: Option<PathBuf>,
+    /// Device and inode of each file that any disk of the machine is read from: none is replaced.
+    pub inputs: Vec<(u64, u64)>,
     /// Bytes of a sector of the source.
     pub sector: u64,
     /// The image that will be.
@@ -132,9 +134,9 @@ pub fn capture(
 /// with the paths of all images, of which none has its name yet.
 ///
 /// # Errors
-/// [`Refused`](ErrorKind::Refused) where the image exists, or an earlier capture to it was of
-/// something else; [`InUse`](ErrorKind::InUse) while another run works at it; those of `prepare`;
-/// the host's. The source's own bad sectors are no error.
+/// [`Refused`](ErrorKind::Refused) where the image exists, would replace an input, or an earlier
+/// capture to it was of something else; [`InUse`](ErrorKind::InUse) while another run works at it,
+/// or another program with what it replaces; those of `prepare`; the host's. The source's own bad sectors are no error.
 pub fn capture_together(
     requests: &[Capture],
     prepare: impl FnOnce(&[PathBuf]) -> Result<()>,
@@ -191,7 +193,8 @@ impl Job {
                 earlier
             }
             None => {
-                let created = vdisk::create(&place.image(), &request.new, true);
+                let created = vdisk::create(&place.image(), &request.new, true)
+                    .and_then(|()| place.refuse_clashes(&request.inputs));
                 if let Err(error) = created {
                     place.give_up();
                     return Err(error);
@@ -229,7 +232,7 @@ impl Job {
         report.bad = state.bad.iter().cloned().collect();
         let map = (report.bad.count() > 0)
             .then(|| mapfile(request.source.len(), &report.bad, &request.skip));
-        report.map = place.leave(map.as_deref())?;
+        report.map = place.leave(map.as_deref(), &request.inputs)?;
         Ok(report)
     }
 }
@@ -284,7 +287,8 @@ fn copy(
     })?;
     let path = request.source_path.as_deref();
     let failed: Ranges = state.failed.iter().cloned().collect();
-    let rescue = Arc::new(Rescue::new(request.source.clone(), path, &failed));
+    let probe = Arc::new(Probe::new(&*request.source, path));
+    let rescue = Arc::new(Rescue::new(request.source.clone(), probe.clone(), &failed));
     let source: Arc<dyn Disk> = match request.rate_limit {
         Some(rate) => Arc::new(Paced::new(rescue.clone(), rate, watch.cancel.clone())),
         None => rescue.clone(),
@@ -306,7 +310,7 @@ fn copy(
     state.done = request.source.len();
     state.failed = rescue.failed().without(&request.skip).iter().cloned().collect();
     place.save(state)?;
-    scrape(request, place, state, &mut target, watch).map_err(can_go_on)?;
+    scrape(request, &probe, place, state, &mut target, watch).map_err(can_go_on)?;
     target.close()?;
     Ok(copied.written)
 }
@@ -314,6 +318,7 @@ fn copy(
 /// Reads what failed again, sector by sector.
 fn scrape(
     request: &Capture,
+    probe: &Probe,
     place: &Place,
     state: &mut State,
     target: &mut ImageMut,
@@ -323,7 +328,8 @@ fn scrape(
         return Ok(());
     }
     let path = request.source_path.as_deref();
-    let scraper = Scraper::new(&*request.source, path, request.sector.max(512), request.retries);
+    let sector = request.sector.max(512);
+    let scraper = Scraper::new(&*request.source, path, probe, sector, request.retries);
     let total = state.failed.iter().map(|range| range.end - range.start).sum();
     watch.progress.begin("retry bad sectors", total);
     let mut bad: Ranges = state.bad.iter().cloned().collect();

@@ -49,6 +49,7 @@
 //!     new: NewImage::new(Format::Vhdx, disk.len()),
 //!     source: Arc::new(disk),
 //!     source_path: Some(device),
+//!     inputs: Vec::new(),
 //!     sector: 512,
 //!     target,
 //!     options: String::new(),

@@ -5,11 +5,14 @@
 //! of its own, undoes all of that as soon as its standard input ends: when [`Frozen`] is dropped,
 //! and as well when this program is killed.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::fs::FileType;
 use serde::Serialize;
 use vdisk::{Error, Result};
 
@@ -62,17 +65,32 @@ pub enum Hold {
 
 impl Frozen {
     /// Holds still what is mounted of `disks`, and has what the host remembers of the disks' bytes
-    /// read anew. `keep_out` must lie on none of the file systems: it is what is written to.
+    /// read anew. `keep_out` must lie on none of the file systems, nor may what this program tells
+    /// go to a file there: what is written to them waits until they are thawed.
     ///
     /// # Errors
-    /// [`Refused`](vdisk::ErrorKind::Refused) where `keep_out` lies on a disk; the host's.
+    /// [`Refused`](vdisk::ErrorKind::Refused) where something is written to one of the disks; the
+    /// host's.
     pub fn hold(disks: &[&DiskInfo], keep_out: &Path) -> Result<Self> {
         let mounts = mounts(disks);
         refuse_inside(&mounts, keep_out)?;
+        refuse_told_inside(&mounts)?;
+        let devices = Machine::default().mounted_at(mounts.iter().map(|(point, _)| &**point))?;
+        let mut by_device: BTreeMap<String, Hold> = BTreeMap::new();
         let mut frozen = Self { held: Vec::new(), guardians: Vec::new() };
         // The innermost first, so that what lies deeper is not waited for.
-        for (point, read_only) in mounts.into_iter().rev() {
-            let how = if read_only { Hold::ReadOnly } else { frozen.hold_one(&point)? };
+        for ((point, read_only), device) in mounts.into_iter().zip(devices).rev() {
+            // What is mounted in several places is held by any of them.
+            let known = device.as_ref().and_then(|device| by_device.get(device)).copied();
+            let how = match known {
+                Some(how) => how,
+                None if read_only => Hold::ReadOnly,
+                None => frozen.hold_one(&point)?,
+            };
+            // One place that is read-only says nothing of the others.
+            if let Some(device) = device.filter(|_| how != Hold::ReadOnly) {
+                by_device.insert(device, how);
+            }
             frozen.held.push(Held { point, how });
         }
         disks.iter().try_for_each(|disk| disk.forget_cached())?;
@@ -147,6 +165,24 @@ fn mounts(disks: &[&DiskInfo]) -> Vec<(PathBuf, bool)> {
     mounts.sort();
     mounts.dedup();
     mounts
+}
+
+/// Fails where what this program tells, its standard output or error, goes to a file on what is to
+/// be frozen: the next word would wait for the thaw, and the thaw for this program.
+fn refuse_told_inside(mounts: &[(PathBuf, bool)]) -> Result<()> {
+    let outputs = [rustix::fs::fstat(io::stdout()), rustix::fs::fstat(io::stderr())];
+    let files = outputs.into_iter().flatten();
+    let files = files.filter(|found| FileType::from_raw_mode(found.st_mode).is_file());
+    let devices: Vec<u64> = files.map(|found| found.st_dev).collect();
+    let inside = |point: &Path| point.metadata().is_ok_and(|found| devices.contains(&found.dev()));
+    match mounts.iter().find(|(point, _)| inside(point)) {
+        Some((point, _)) => Err(Error::refused(format!(
+            "what is told goes to a file on the disk that is copied, mounted at {}",
+            point.display()
+        ))
+        .hint("have output and errors go to the terminal, or to a file on another disk")),
+        None => Ok(()),
+    }
 }
 
 /// Fails where the image would be written to what is to be frozen.

@@ -10,34 +10,87 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::OFlags;
-use vdisk::{Disk, Error, ErrorKind, Extent, Extents, Ranges, Result, Store};
+use vdisk::{Disk, Error, ErrorKind, Extent, Extents, HostFile, Ranges, Result, Store};
 
 /// What of a window that failed is read on its own in the first pass, bytes.
 const PIECE: usize = 64 << 10;
-/// Where a buffer begins that a device reads into directly.
+/// Where a buffer begins that a device reads into directly, and a page of the disk.
 const ALIGNMENT: usize = 4096;
+const PAGE: u64 = ALIGNMENT as u64;
+/// In how many places of a disk one is looked for that can be read.
+const PLACES: u64 = 16;
 
 /// Errors of the host (`errno`) by which it says that this part of a medium cannot be read: `EIO`,
 /// `ENOLINK`, `ENODATA`, `EILSEQ`, `EREMOTEIO`, `ETIMEDOUT`, `EBADMSG`.
 const OF_MEDIUM: [i32; 7] = [5, 67, 61, 84, 121, 110, 74];
 
+/// Tells a bad place from a disk that is gone: that one does not read where it did before either.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    direct: Option<Direct>,
+    /// Where a page could be read when the job began.
+    first: Option<u64>,
+    /// Where one could be read last, or [`NOWHERE`].
+    last: AtomicU64,
+    /// The file holds the disk's bytes as they are.
+    is_disk: bool,
+}
+
+const NOWHERE: u64 = u64::MAX;
+
+impl Probe {
+    /// For the disk `base`; `path` is the file or device that holds its bytes as they are, where one
+    /// does. Of an image its own file is asked.
+    pub(crate) fn new(base: &dyn Disk, path: Option<&Path>) -> Self {
+        let own = base.store(0).and_then(|store| store.host());
+        let (file, len) = match path {
+            Some(path) => (Some(path), base.len()),
+            None => (own.map(HostFile::path), own.and_then(|own| own.len().ok()).unwrap_or(0)),
+        };
+        let pages = len / PAGE;
+        let direct = file.filter(|_| pages > 0).and_then(Direct::open);
+        let reads = |at: &u64| direct.as_ref().is_some_and(|one| one.read(*at, ALIGNMENT).is_ok());
+        let first = (0..PLACES).map(|place| pages * place / PLACES * PAGE).find(reads);
+        Self { direct, first, last: AtomicU64::new(NOWHERE), is_disk: path.is_some() }
+    }
+
+    /// Takes note of a range that was read.
+    fn was_read(&self, range: Range<u64>) {
+        let at = range.start.next_multiple_of(PAGE);
+        if self.is_disk && at + PAGE <= range.end {
+            self.last.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// Fails with `error`'s cause where none of the places can be read any more.
+    fn insist_there(&self, error: Error) -> Result<()> {
+        let Some(direct) = &self.direct else { return Ok(()) };
+        let last = Some(self.last.load(Ordering::Relaxed)).filter(|at| *at != NOWHERE);
+        let mut known = last.into_iter().chain(self.first);
+        if known.any(|at| direct.read(at, ALIGNMENT).is_ok()) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Io, "the disk does not answer any more")
+            .hint("see to its cable and power, then run the same command to go on")
+            .caused_by(error))
+    }
+}
+
 /// A disk that reads as zeros where it cannot be read, and remembers where that was.
 #[derive(Debug)]
 pub(crate) struct Rescue {
     base: Arc<dyn Disk>,
-    /// Tells a bad place from a disk that is gone.
-    probe: Option<Direct>,
+    probe: Arc<Probe>,
     failed: Mutex<Vec<Range<u64>>>,
 }
 
 impl Rescue {
-    /// `base`, of which the ranges `failed` are known not to read. `path` is the file or device
-    /// that holds the disk's bytes as they are, where one does.
-    pub(crate) fn new(base: Arc<dyn Disk>, path: Option<&Path>, failed: &Ranges) -> Self {
-        let probe = path.and_then(Direct::open).filter(|direct| direct.read(0, ALIGNMENT).is_ok());
+    /// `base`, of which the ranges `failed` are known not to read.
+    pub(crate) fn new(base: Arc<dyn Disk>, probe: Arc<Probe>, failed: &Ranges) -> Self {
         Self { base, probe, failed: Mutex::new(failed.iter().cloned().collect()) }
     }
 
@@ -52,28 +105,19 @@ impl Rescue {
         for piece in buf.chunks_mut(PIECE) {
             match self.base.read_at(piece, at) {
                 Err(error) if is_of_medium(&error) => {
-                    self.insist_there(error)?;
+                    self.probe.insist_there(error)?;
                     piece.fill(0);
                     let range = at..at + piece.len() as u64;
                     self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(range);
                 }
-                read => read?,
+                read => {
+                    read?;
+                    self.probe.was_read(at..at + piece.len() as u64);
+                }
             }
             at += piece.len() as u64;
         }
         Ok(())
-    }
-
-    /// Fails where not even the disk's start can be read any more, as it could before.
-    fn insist_there(&self, error: Error) -> Result<()> {
-        match &self.probe {
-            Some(probe) if probe.read(0, ALIGNMENT).is_err() => {
-                Err(Error::new(ErrorKind::Io, "the disk does not answer any more")
-                    .hint("see to its cable and power, then run the same command to go on")
-                    .caused_by(error))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -97,7 +141,11 @@ impl Disk for Rescue {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         match self.base.read_at(buf, offset) {
             Err(error) if is_of_medium(&error) => self.read_in_pieces(buf, offset),
-            read => read,
+            read => {
+                read?;
+                self.probe.was_read(offset..offset + buf.len() as u64);
+                Ok(())
+            }
         }
     }
 
@@ -119,14 +167,21 @@ impl Disk for Rescue {
 pub(crate) struct Scraper<'a> {
     base: &'a dyn Disk,
     direct: Option<Direct>,
+    probe: &'a Probe,
     sector: u64,
     retries: u32,
 }
 
 impl<'a> Scraper<'a> {
     /// For sectors of `sector` bytes, each tried `retries` times more after the first.
-    pub(crate) fn new(base: &'a dyn Disk, path: Option<&Path>, sector: u64, retries: u32) -> Self {
-        Self { base, direct: path.and_then(Direct::open), sector, retries }
+    pub(crate) fn new(
+        base: &'a dyn Disk,
+        path: Option<&Path>,
+        probe: &'a Probe,
+        sector: u64,
+        retries: u32,
+    ) -> Self {
+        Self { base, direct: path.and_then(Direct::open), probe, sector, retries }
     }
 
     /// The sectors of `range`, which begins and ends at sectors or at the disk's end.
@@ -136,14 +191,15 @@ impl<'a> Scraper<'a> {
         starts.map(move |at| at.max(range.start)..(at + sector).min(range.end))
     }
 
-    /// A sector's bytes, or `None` where it cannot be read.
+    /// A sector's bytes, or `None` where it cannot be read, though others can.
     pub(crate) fn read(&self, sector: &Range<u64>) -> Result<Option<Vec<u8>>> {
         let len = usize::try_from(sector.end - sector.start).unwrap_or_default();
+        let mut failed = None;
         for _ in 0..=self.retries {
             let mut bytes = vec![0; len];
             match self.base.read_at(&mut bytes, sector.start) {
                 Ok(()) => return Ok(Some(bytes)),
-                Err(error) if is_of_medium(&error) => {}
+                Err(error) if is_of_medium(&error) => failed = Some(error),
                 Err(error) => return Err(error),
             }
             // The page cache reads whole pages, so that one bad sector hides those around it.
@@ -151,6 +207,7 @@ impl<'a> Scraper<'a> {
                 return Ok(Some(bytes));
             }
         }
+        failed.map_or(Ok(()), |error| self.probe.insist_there(error))?;
         Ok(None)
     }
 }

@@ -41,6 +41,7 @@ fn request(source: &Path, target: &Path, format: Format) -> Capture {
     let disk = OpenOptions::new().format(Format::Raw).open(source).unwrap();
     Capture {
         new: NewImage::new(format, disk.len()),
+        inputs: disk.host_ids(),
         source: Arc::new(disk),
         source_path: Some(source.to_owned()),
         sector: 512,
@@ -252,6 +253,77 @@ fn sectors_that_read_at_last_are_not_lost() {
     let report = run(&request).unwrap();
     assert_eq!((report.bad.count(), report.map), (0, None));
     assert!(content(&target, Format::Vhd) == bytes);
+}
+
+/// Unplugs a disk when the last pass begins.
+struct UnplugLate<'a>(&'a Faulty);
+
+impl Progress for UnplugLate<'_> {
+    fn begin(&self, what: &str, _: u64) {
+        if what == "retry bad sectors" {
+            self.0.faults.gone.store(true, Ordering::Relaxed);
+        }
+    }
+    fn advance(&self, _: u64) {}
+}
+
+#[test]
+fn a_disk_that_is_gone_while_bad_sectors_are_tried_again_loses_no_others() {
+    // The disk's beginning may be what is bad.
+    for bad in [MIB + 512..MIB + 1024, 0..512] {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, bytes) = disk(&folder);
+        let faults = Faults { bad: vec![bad.clone()], ..Faults::default() };
+        let mount = folder.path().join("mnt");
+        let Some(faulty) = Faulty::mount(&source, &mount, faults) else { return };
+        let target = folder.path().join("a.vhdx");
+        let request = request(&faulty.path, &target, Format::Vhdx);
+        let watch = Watch { progress: &UnplugLate(&faulty), cancel: &Cancel::default() };
+        let error = capture(&request, |_| Ok(()), watch).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(!target.exists());
+        faulty.faults.gone.store(false, Ordering::Relaxed);
+        let report = run(&request).unwrap();
+        assert_eq!(report.bad.iter().cloned().collect::<Vec<_>>(), std::slice::from_ref(&bad));
+        assert!(content(&target, Format::Vhdx) == expect_bad(&bytes, &[bad]));
+    }
+}
+
+#[test]
+fn neither_inputs_nor_what_others_use_are_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, bytes) = disk(&folder);
+    let refused = |request: &Capture| {
+        let error = run(request).unwrap_err();
+        assert!(!names(&folder).iter().any(|name| name.starts_with('.')), "{:?}", names(&folder));
+        error.kind()
+    };
+    // The source itself, though replacing is allowed.
+    let itself = Capture { overwrite: true, ..request(&source, &source, Format::Raw) };
+    assert_eq!(refused(&itself), ErrorKind::Refused);
+    assert!(std::fs::read(&source).unwrap() == bytes);
+    // A file that another program has open for writing.
+    let used = folder.path().join("used.vhdx");
+    run(&request(&source, &used, Format::Vhdx)).unwrap();
+    let theirs = OpenOptions::new().open_rw(&used).unwrap();
+    let over = Capture { overwrite: true, ..request(&source, &used, Format::Vhdx) };
+    assert_eq!(refused(&over), ErrorKind::InUse);
+    drop(theirs);
+    // An extent's name that is taken, a map's, and a device.
+    let flat = folder.path().join("a-flat.vmdk");
+    std::fs::write(&flat, "theirs").unwrap();
+    let mut split = request(&source, &folder.path().join("a.vmdk"), Format::Vmdk);
+    split.new.set_list("subformat=monolithicFlat").unwrap();
+    assert_eq!(refused(&split), ErrorKind::Refused);
+    assert_eq!(std::fs::read_to_string(&flat).unwrap(), "theirs");
+    std::fs::write(folder.path().join("b.vhd.map"), "theirs").unwrap();
+    let mapped = request(&source, &folder.path().join("b.vhd"), Format::Vhd);
+    assert_eq!(refused(&mapped), ErrorKind::Refused);
+    let device =
+        Capture { overwrite: true, ..request(&source, Path::new("/dev/null"), Format::Raw) };
+    assert_eq!(refused(&device), ErrorKind::Refused);
+    run(&Capture { overwrite: true, ..split }).unwrap();
+    assert!(content(&folder.path().join("a.vmdk"), Format::Vmdk) == bytes);
 }
 
 #[test]

@@ -61,6 +61,10 @@ fn made(root: &Path) {
     ] {
         write(&format!("sys/block/nvme0n1/{file}"), text);
     }
+    // The first path to that disk, which has no node.
+    for (file, text) in [("hidden", "1\n"), ("size", "1000\n"), ("device/serial", "S64DNX0 \n")] {
+        write(&format!("sys/block/nvme0c0n1/{file}"), text);
+    }
     write("sys/block/loop0/size", "99\n");
     write("sys/block/sr0/size", "99\n");
     write(
@@ -119,8 +123,12 @@ fn a_made_machine_is_told_as_it_is() {
     assert_eq!(found("S64DNX0").as_deref(), Some("nvme0n1"));
     assert_eq!(found("ata-WDC_WD-WCC3F123").as_deref(), Some("sda"));
     assert_eq!(found("nothing"), None);
+    assert_eq!(nvme.confirmation(), "S64DNX0");
     // Two disks of one serial number, as cheap ones have.
     fs::write(root.path().join("sys/block/nvme0n1/device/serial"), "WD-WCC3F123").unwrap();
+    let disks = machine.disks().unwrap();
+    let confirmed: Vec<String> = disks.iter().map(|disk| disk.confirmation()).collect();
+    assert_eq!(confirmed, ["/dev/sda", "/dev/nvme0n1"]);
     let error = machine.find(OsStr::new("WD-WCC3F123")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
 }
@@ -138,6 +146,7 @@ fn this_machine_can_be_told() {
         (device.path.clone(), 3 << 20, 4096)
     );
     assert!(found.model.unwrap().starts_with("loop of"));
+    assert_eq!(found.backing_file.as_deref(), Some(file.path()));
     // A loop device over it uses it, though the kernel does not say so.
     let Some(_upper) = Loop::attach(&device.path, &[]) else { return };
     let used = machine.find(device.path.as_os_str()).unwrap().unwrap();

@@ -22,6 +22,7 @@
 //! * `fit`: larger, smaller, other sectors; `fit/tools` runs the host's programs for file systems.
 //! * `boot_entry` writes to the variables of the firmware.
 //! * `write` is the job; `place` what it leaves for the next run.
+//! * `samples`: whether a disk still holds what an earlier run wrote.
 //! * `resized`: disks cut, padded and put together.
 //!
 //! # Invariants
@@ -69,6 +70,7 @@ mod boot_entry;
 mod fit;
 mod place;
 mod resized;
+mod samples;
 mod target;
 mod write;
 

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use vdisk::{Change, Error, ErrorKind, HostFile, Result};
+use vdisk::{Change, Error, ErrorKind, Result};
 use vdisk_core::hex;
-use vdisk_p2v::state;
+use vdisk_p2v::state::{self, JobFolder};
 
 use crate::fit::Shrunk;
+
+const STATE: &str = "state.json";
+const CHANGES: &str = "changes";
+const SCRATCH: &str = "scratch.img";
 
 /// How far a write is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,30 +47,29 @@ pub(crate) struct State {
 /// The folder of one write, which nobody else works in.
 #[derive(Debug)]
 pub(crate) struct Place {
-    folder: PathBuf,
-    _lock: HostFile,
+    folder: JobFolder,
 }
 
 impl Place {
     pub(crate) fn enter(folder: &Path) -> Result<Self> {
-        let lock = state::enter(folder).map_err(|error| match error.kind() {
+        let folder = JobFolder::enter(folder).map_err(|error| match error.kind() {
             ErrorKind::InUse => error.hint("another run of vdisk v2p writes to the same disk"),
             _ => error.hint("name a folder that can be written to with --state DIR"),
         })?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock })
+        Ok(Self { folder })
     }
 
     pub(crate) fn scratch(&self) -> PathBuf {
-        self.folder.join("scratch.img")
+        self.folder.path().join(SCRATCH)
     }
 
     /// What an earlier run of the same job left, if all of it is there.
     pub(crate) fn load(&self, schema: &str, job: &str) -> Option<(State, Vec<Change>)> {
-        let state: State = state::load(&self.folder.join("state.json")).ok()??;
+        let state: State = state::load(&self.folder.path().join(STATE)).ok()??;
         if state.schema != schema || state.job != job {
             return None;
         }
-        let bytes = fs::read(self.folder.join("changes")).ok()?;
+        let bytes = fs::read(self.folder.path().join(CHANGES)).ok()?;
         if digest(&bytes) != state.digest || state.shrunk.is_some() && !self.scratch().exists() {
             return None;
         }
@@ -82,7 +85,7 @@ impl Place {
 
     /// Keeps what is written over the image, for the next run.
     pub(crate) fn keep(&self, changes: &[Change], state: &mut State) -> Result<()> {
-        let path = self.folder.join("changes");
+        let path = self.folder.path().join(CHANGES);
         let bytes: Vec<u8> = changes.iter().flat_map(|one| one.bytes.iter().copied()).collect();
         let write = || -> std::io::Result<()> {
             let mut file = fs::File::create(&path)?;
@@ -96,13 +99,12 @@ impl Place {
     }
 
     pub(crate) fn save(&self, state: &State) -> Result<()> {
-        state::save(&self.folder.join("state.json"), state)
+        state::save(&self.folder.path().join(STATE), state)
     }
 
     /// Removes all of it.
     pub(crate) fn leave(self) -> Result<()> {
-        fs::remove_dir_all(&self.folder)
-            .map_err(|error| Error::io(error, "remove it").in_file(&self.folder))
+        self.folder.leave(&[STATE, CHANGES, SCRATCH])
     }
 }
 

@@ -19,6 +19,7 @@ use vdisk_parts::{Table, recognise};
 use crate::fit::{self, Fit, FitOptions, tools, with_scratch};
 use crate::place::{Phase, Place, State};
 use crate::resized::Resized;
+use crate::samples;
 use crate::target::choose;
 
 /// Bytes at the start that are written last.
@@ -147,7 +148,12 @@ pub fn write(
             error.hint("the disk is not whole; run the same command again to go on")
         })?;
     if request.verify {
-        verify(&*disk, &target, request, watch)?;
+        verify(&*disk, &target, request, watch).inspect_err(|error| {
+            if error.kind() == ErrorKind::Io {
+                // The next run writes all of it, wherever this one began.
+                let _ = place.save(&State { done: 0, ..state.clone() });
+            }
+        })?;
         report.verified = true;
     }
     if let Some(number) = state.grow {
@@ -218,10 +224,14 @@ fn open_device(device: &DiskInfo) -> Result<ImageMut> {
         .hint("was another one plugged in? see: vdisk p2v --list"))
 }
 
-/// Whether the disk begins as an earlier run left it: empty, or where all was written, as meant.
+/// Whether the disk is as an earlier run left it, as far as samples tell: its beginning empty, or
+/// where all was written, as meant; and behind that what is meant to be there.
 fn is_as_left(target: &ImageMut, disk: &dyn Disk, state: &State) -> Result<bool> {
     let now = head(target)?;
-    Ok(is_zero(&now) || state.done == disk.len() && now == head(disk)?)
+    if !is_zero(&now) && (state.done < disk.len() || now != head(disk)?) {
+        return Ok(false);
+    }
+    samples::agree(disk, target, HEAD.min(state.done)..state.done)
 }
 
 /// The bytes that are written last.
@@ -288,7 +298,10 @@ fn verify(
     )
     .at("byte", first)
     .in_file(path)
-    .hint("do not use this disk: it does not keep what it is given"))
+    .hint(
+        "run the same command again, which writes all of it anew; a disk that fails then too does \
+         not keep what it is given",
+    ))
 }
 
 /// Grows the file system in partition `number` on the disk.

@@ -278,12 +278,8 @@ fn a_verification_that_was_cut_off_goes_on_without_writing() {
     let image = image(&folder, "gpt", 24);
     let Some((file, device)) = disk(&folder, "disk", 40 * MIB, "512") else { return };
     let request = request(&folder, &image, &device);
-    let cancel = Cancel::default();
-    let stop = StopAt(cancel.clone(), AtomicU64::new(50 * MIB));
-    let none = |_: Arc<dyn Disk>| Ok(Vec::new());
-    let error = write(&request, none, Watch { progress: &stop, cancel: &cancel }).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
-    let report = write(&request, none, Watch::default()).unwrap();
+    cut_off(&request, 50 * MIB);
+    let report = run(&request).unwrap();
     assert_eq!((report.resumed_at, report.verified), (Some(40 * MIB), true));
     drop(device);
     assert_verified(&file);
@@ -294,21 +290,71 @@ fn a_disk_that_something_else_wrote_to_meanwhile_is_written_anew() {
     if !ready() {
         return;
     }
+    // Emptied, it begins as it was left, and so does another empty disk.
+    for byte in [0xA5, 0] {
+        let folder = tempfile::tempdir().unwrap();
+        let image = image(&folder, "gpt", 24);
+        let Some((file, device)) = disk(&folder, "disk", 40 * MIB, "512") else { return };
+        let request = WriteRequest { verify: false, ..request(&folder, &image, &device) };
+        cut_off(&request, 9 * MIB);
+        std::fs::write(&request.device.path, vec![byte; 40 * MIB as usize]).unwrap();
+        let report = run(&request).unwrap();
+        assert_eq!(report.resumed_at, None);
+        drop(device);
+        assert_verified(&file);
+        assert_sound(&folder, &file, 2 * MIB, 24 * MIB);
+        let bytes = std::fs::read(&file).unwrap();
+        let left = |page: &[u8]| page.iter().all(|byte| *byte == 0xA5);
+        assert!(!bytes.windows(4096).step_by(4096).any(left));
+    }
+}
+
+/// A run that ends once so many bytes are done.
+fn cut_off(request: &WriteRequest, bytes: u64) {
+    let cancel = Cancel::default();
+    let stop = StopAt(cancel.clone(), AtomicU64::new(bytes));
+    let watch = Watch { progress: &stop, cancel: &cancel };
+    let error = write(request, |_| Ok(Vec::new()), watch).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+}
+
+#[test]
+fn what_fails_verification_is_written_anew() {
+    if !ready() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let image = image(&folder, "gpt", 24);
     let Some((file, device)) = disk(&folder, "disk", 40 * MIB, "512") else { return };
-    let request = WriteRequest { verify: false, ..request(&folder, &image, &device) };
-    let cancel = Cancel::default();
-    let stop = StopAt(cancel.clone(), AtomicU64::new(9 * MIB));
-    let none = |_: Arc<dyn Disk>| Ok(Vec::new());
-    write(&request, none, Watch { progress: &stop, cancel: &cancel }).unwrap_err();
-
-    std::fs::write(&request.device.path, vec![0xA5; 40 * MIB as usize]).unwrap();
-    let report = write(&request, none, Watch::default()).unwrap();
-    assert_eq!(report.resumed_at, None);
+    let request = request(&folder, &image, &device);
+    // All is written, and not yet read back.
+    cut_off(&request, 41 * MIB);
+    let mut target = File::options().write(true).open(&request.device.path).unwrap();
+    std::io::Seek::seek(&mut target, std::io::SeekFrom::Start(20 * MIB + 4096)).unwrap();
+    std::io::Write::write_all(&mut target, &[0xA5; 512]).unwrap();
+    target.sync_all().unwrap();
+    let error = run(&request).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.advice().unwrap().contains("the same command again"), "{error:?}");
+    let report = run(&request).unwrap();
+    assert_eq!((report.resumed_at, report.verified), (None, true));
     drop(device);
     assert_verified(&file);
-    assert_sound(&folder, &file, 2 * MIB, 24 * MIB);
-    let bytes = std::fs::read(&file).unwrap();
-    assert!(!bytes.windows(4096).step_by(4096).any(|page| page.iter().all(|byte| *byte == 0xA5)));
+}
+
+#[test]
+fn what_others_keep_in_the_folder_stays() {
+    if !ready() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(&folder, "gpt", 24);
+    let Some((_file, device)) = disk(&folder, "disk", 40 * MIB, "512") else { return };
+    let request = request(&folder, &image, &device);
+    std::fs::create_dir(&request.state).unwrap();
+    let mine = request.state.join("mine");
+    std::fs::write(&mine, "kept").unwrap();
+    run(&request).unwrap();
+    assert_eq!(std::fs::read_to_string(&mine).unwrap(), "kept");
+    assert_eq!(std::fs::read_dir(&request.state).unwrap().count(), 1);
 }

@@ -136,11 +136,14 @@ fn capture_all(
     context: &Context<'_>,
 ) -> Result<(Vec<Value>, bool)> {
     let frozen = hold(sources, jobs, context)?;
+    let inputs: Vec<(u64, u64)> = sources.iter().flat_map(|one| one.inputs.clone()).collect();
     let mut requests = Vec::new();
     let mut left_out = Vec::new();
     for (source, job) in sources.iter().zip(jobs) {
-        let free = leave_out(source, args, context)?;
-        requests.push(request(source, job, free.as_ref(), frozen.is_some(), args)?);
+        let held = frozen.as_ref().map(|frozen| &*frozen.held).unwrap_or_default();
+        let free = leave_out(source, held, args, context)?;
+        let request = request(source, job, free.as_ref(), frozen.is_some(), args)?;
+        requests.push(Capture { inputs: inputs.clone(), ..request });
         left_out.push(free);
     }
     let held = frozen.as_ref().map(|frozen| frozen.held.clone());
@@ -182,6 +185,7 @@ fn request(
     Ok(Capture {
         source: source.disk.clone(),
         source_path: source.raw_path.clone(),
+        inputs: Vec::new(),
         sector: source.sector,
         target: job.path.clone(),
         new: image(source, job, args)?,
@@ -210,6 +214,12 @@ fn hold(sources: &[Source], jobs: &[Named], context: &Context<'_>) -> Result<Opt
     // All images go to one folder.
     let folder = first.path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let frozen = Frozen::hold(&used, folder.unwrap_or(Path::new(".")))?;
+    for source in sources.iter().filter(|source| source.is_used() && source.is_unseen()) {
+        let name = source.name.display();
+        context.note(&format!(
+            "warning: something uses {name} that cannot be held still: its copy may be half changed"
+        ));
+    }
     for Held { point, how } in &frozen.held {
         let point = point.display();
         context.note(&match how {
@@ -223,8 +233,18 @@ fn hold(sources: &[Source], jobs: &[Named], context: &Context<'_>) -> Result<Opt
 }
 
 /// What of the source is not copied. Where nobody asked, a disk whose free space is not certain is
-/// copied whole.
-fn leave_out(source: &Source, args: &P2vArgs, context: &Context<'_>) -> Result<Option<FreeSpace>> {
+/// copied whole; so is one that changes while it is copied, whose free space may be used by then.
+fn leave_out(
+    source: &Source,
+    held: &[Held],
+    args: &P2vArgs,
+    context: &Context<'_>,
+) -> Result<Option<FreeSpace>> {
+    if source.may_change(held) && args.skip_free != Some(LeaveOut::None) {
+        let name = source.name.display();
+        context.note(&format!("{name} is copied whole: not all of it could be held still"));
+        return Ok(None);
+    }
     let scope = match args.skip_free {
         Some(LeaveOut::None) => return Ok(None),
         Some(LeaveOut::All) => Scope::All,
@@ -365,6 +385,7 @@ fn document(
         "bad": {
             "bytes": report.bad.total(),
             "ranges": ranges(&report.bad),
+            "truncated": report.bad.count() > MOST_LISTED,
             "map": report.map,
         },
         "live": live.map(|(held, _)| held),
@@ -373,9 +394,11 @@ fn document(
     })
 }
 
+/// How many bad ranges are told; the map has all.
+const MOST_LISTED: usize = 1000;
+
 fn ranges(bad: &Ranges) -> Vec<Value> {
-    const MOST: usize = 1000;
-    let listed = bad.iter().take(MOST);
+    let listed = bad.iter().take(MOST_LISTED);
     listed.map(|one| json!({"start": one.start, "length": one.end - one.start})).collect()
 }
 

@@ -1,5 +1,6 @@
 //! `vdisk v2p`
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal, Write};
 use std::num::NonZeroU64;
@@ -8,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
-use vdisk::{Disk, Error, Format, Image, OpenOptions, Result, human_size};
+use vdisk::{Disk, Error, Format, HostFile, Image, OpenOptions, Ranges, Result, human_size};
 use vdisk_fixup::{MachineDisk, Plan, Target};
-use vdisk_p2v::{DiskInfo, Machine};
+use vdisk_p2v::{DiskInfo, Machine, fingerprint};
 use vdisk_v2p::{
     FitOptions, WriteReport, WriteRequest, add_boot_entry, choose, confirm, insist_on_variables,
     write,
@@ -32,12 +33,12 @@ pub(super) fn run(args: &V2pArgs, context: &Context<'_>) -> Result<Outcome> {
     let fit = FitOptions { grow: args.grow, shrink: args.shrink };
     let target = (!args.as_is).then_some(Target::Physical);
     let request = WriteRequest {
-        image_id: identity(&image)?,
+        image_id: identity(&image, sector)?,
         image,
         sector,
         fit,
         options: passage::as_text(&args.passage, target),
-        state: args.state.clone().unwrap_or_else(|| beside(&args.image, &device)),
+        state: state(args, &device),
         rate_limit: args.rate_limit.and_then(NonZeroU64::new),
         verify: !args.no_verify,
         checkpoint: args.passage.checkpoint,
@@ -100,22 +101,40 @@ fn planned(
         .map_err(|error| error.in_file(&args.image))
 }
 
-/// A raw image may be the device itself.
+/// What is written over must not be read from: the disk itself, a partition of it, or a file that a
+/// loop device stands for.
 fn refuse_itself(image: &Image, device: &DiskInfo) -> Result<()> {
-    let number = |path: &Path| std::fs::metadata(path).map(|found| found.rdev()).unwrap_or(0);
-    let own = number(&device.path);
-    match image.files().iter().any(|file| own != 0 && number(&file.path) == own) {
-        true => Err(Error::refused("is also the image").in_file(&device.path)),
+    let refused = || {
+        Err(Error::refused("is also the image")
+            .in_file(&device.path)
+            .hint("name another disk, or copy the image first"))
+    };
+    let number = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.rdev());
+    let own: Vec<u64> = device.nodes().map(number).filter(|number| *number != 0).collect();
+    if files(image).iter().any(|file| own.contains(&number(file))) {
+        return refused();
+    }
+    let backing = device.backing_file.as_ref().and_then(|file| HostFile::open(file).ok());
+    match backing.is_some_and(|file| image.host_ids().contains(&file.id())) {
+        true => refused(),
         false => Ok(()),
     }
 }
 
-/// What tells the image in its present state.
-fn identity(image: &Image) -> Result<String> {
-    let mut text = String::new();
-    for file in image.files() {
-        let failed = |error| Error::io(error, "look at it").in_file(&file.path);
-        let path = file.path.canonicalize().map_err(failed)?;
+/// All files of an image's chain, each once.
+fn files(image: &Image) -> BTreeSet<PathBuf> {
+    let stores = image.layers().iter().flat_map(|layer| layer.stores());
+    let stores = stores.filter_map(|store| store.host().map(|file| file.path().to_owned()));
+    image.files().iter().map(|file| file.path.clone()).chain(stores).collect()
+}
+
+/// What tells the image in its present state: its files, and because a device's say nothing of what
+/// is written to it, some of its bytes.
+fn identity(image: &Image, sector: u64) -> Result<String> {
+    let mut text = format!("{}; ", fingerprint(image, sector, &Ranges::new()));
+    for file in files(image) {
+        let failed = |error| Error::io(error, "look at it").in_file(&file);
+        let path = file.canonicalize().map_err(failed)?;
         let found = path.metadata().map_err(failed)?;
         text += &format!(
             "{} of {} bytes, {}.{:09}; ",
@@ -128,10 +147,11 @@ fn identity(image: &Image) -> Result<String> {
     Ok(text)
 }
 
-/// Where a job that is cut off leaves how far it was.
-fn beside(image: &Path, device: &DiskInfo) -> PathBuf {
+/// Where a job that is cut off leaves how far it was: a folder of its own, beside the image or where
+/// the user says.
+fn state(args: &V2pArgs, device: &DiskInfo) -> PathBuf {
     let mut name = OsString::from(".");
-    name.push(image.file_name().unwrap_or_default());
+    name.push(args.image.file_name().unwrap_or_default());
     let tag: String = device
         .confirmation()
         .chars()
@@ -139,7 +159,10 @@ fn beside(image: &Path, device: &DiskInfo) -> PathBuf {
         .take(64)
         .collect();
     name.push(format!(".vdisk-v2p-{tag}"));
-    image.with_file_name(name)
+    match &args.state {
+        Some(folder) => folder.join(name),
+        None => args.image.with_file_name(name),
+    }
 }
 
 /// Shows what would be lost, and goes on only if the disk is confirmed.

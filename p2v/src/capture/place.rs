@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vdisk::{Error, ErrorKind, HostFile, Result};
-use vdisk_core::move_into_place;
+use vdisk::{Error, ErrorKind, Result, refuse_input};
+use vdisk_core::{move_into_place, refuse_taken, refuse_used};
 
-use crate::state;
+use crate::state::{self, JobFolder};
 
 const STATE: &str = "state.json";
 
@@ -17,9 +17,10 @@ const STATE: &str = "state.json";
 #[derive(Debug)]
 pub(super) struct Place {
     target: PathBuf,
-    folder: PathBuf,
     name: OsString,
-    _lock: HostFile,
+    /// What stands at the image's place may be replaced.
+    overwrite: bool,
+    folder: JobFolder,
 }
 
 impl Place {
@@ -31,20 +32,19 @@ impl Place {
         let mut hidden = OsString::from(".");
         hidden.push(name);
         hidden.push(".vdisk-p2v");
-        let folder = target.with_file_name(hidden);
-        let earlier = folder.join(STATE).exists();
+        let hidden = target.with_file_name(hidden);
+        let earlier = hidden.join(STATE).exists();
         // A run that was cut off between two renames left some of the image's files in place.
-        let leaving = earlier && !folder.join(name).exists();
-        if target.exists() && !overwrite && !leaving {
-            return Err(Error::refused("exists already")
-                .in_file(target)
-                .hint("name another output, or add --force to replace it"));
+        let leaving = earlier && !hidden.join(name).exists();
+        if !leaving {
+            refuse_taken(target, overwrite)?;
+            refuse_taken(&target.with_file_name(map_of(name)), overwrite)?;
         }
-        let lock = state::enter(&folder).map_err(|error| match error.kind() {
+        let folder = JobFolder::enter(&hidden).map_err(|error| match error.kind() {
             ErrorKind::InUse => error.hint("another run of vdisk p2v writes to the same image"),
             _ => error,
         })?;
-        let place = Self { target: target.to_owned(), folder, name: name.to_owned(), _lock: lock };
+        let place = Self { target: target.to_owned(), name: name.to_owned(), overwrite, folder };
         if restart || !earlier {
             place.clear()?;
         }
@@ -53,7 +53,7 @@ impl Place {
 
     /// Removes what an earlier run left.
     fn clear(&self) -> Result<()> {
-        self.files()?.iter().chain([&self.folder.join(STATE)]).try_for_each(|file| {
+        self.files()?.iter().chain([&self.path(STATE)]).try_for_each(|file| {
             match fs::remove_file(file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     Err(Error::io(error, "remove it").in_file(file))
@@ -63,53 +63,72 @@ impl Place {
         })
     }
 
+    /// Fails where a file of the image would take the place of one of `inputs`, told by device and
+    /// inode, of one in use, or of anything that may not be replaced.
+    pub(super) fn refuse_clashes(&self, inputs: &[(u64, u64)]) -> Result<()> {
+        for file in self.files()? {
+            let path = self.target.with_file_name(file.file_name().unwrap_or_default());
+            refuse_input(&path, inputs)?;
+            refuse_taken(&path, self.overwrite)?;
+            refuse_used(&path)?;
+        }
+        Ok(())
+    }
+
     /// Removes the folder of a capture that cannot begin.
     pub(super) fn give_up(&self) {
         // What stays behind does no harm, and the error to tell is another one.
-        drop(fs::remove_dir_all(&self.folder));
+        drop(fs::remove_dir_all(self.folder.path()));
     }
 
     /// The image as long as it is not finished.
     pub(super) fn image(&self) -> PathBuf {
-        self.folder.join(&self.name)
+        self.folder.path().join(&self.name)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     pub(super) fn load<T: DeserializeOwned>(&self) -> Result<Option<T>> {
-        state::load(&self.folder.join(STATE))
-            .map_err(|error| error.hint("to begin anew, add --restart"))
+        state::load(&self.path(STATE)).map_err(|error| error.hint("to begin anew, add --restart"))
     }
 
     pub(super) fn save(&self, state: &impl Serialize) -> Result<()> {
-        state::save(&self.folder.join(STATE), state)
+        state::save(&self.path(STATE), state)
     }
 
     /// The image's files.
     fn files(&self) -> Result<Vec<PathBuf>> {
-        let failed = |error| Error::io(error, "list it").in_file(&self.folder);
+        let folder = self.folder.path();
+        let failed = |error| Error::io(error, "list it").in_file(folder);
         let mut files = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+        for entry in fs::read_dir(folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             if name != STATE && name != state::LOCK {
-                files.push(self.folder.join(name));
+                files.push(folder.join(name));
             }
         }
         Ok(files)
     }
 
-    /// Gives the finished files their places, the `map` of bad sectors first and the image last,
-    /// and removes the folder. Returns where the map is.
-    pub(super) fn leave(self, map: Option<&str>) -> Result<Option<PathBuf>> {
-        let map_path = self.target.with_file_name({
-            let mut name = self.name.clone();
-            name.push(".map");
-            name
-        });
+    /// Gives the finished files and the `map` of bad sectors their places, the image last, and
+    /// removes the folder. Returns where the map is. Fails as [`Place::refuse_clashes`].
+    pub(super) fn leave(self, map: Option<&str>, inputs: &[(u64, u64)]) -> Result<Option<PathBuf>> {
+        let map_name = map_of(&self.name);
         if let Some(map) = map {
-            vdisk::write_file(&map_path, map.as_bytes(), true)?;
+            vdisk::write_file(&self.folder.path().join(&map_name), map.as_bytes(), true)?;
         }
-        move_into_place(self.files()?, &self.target)?;
-        fs::remove_dir_all(&self.folder)
-            .map_err(|error| Error::io(error, "remove it").in_file(&self.folder))?;
-        Ok(map.map(|_| map_path))
+        self.refuse_clashes(inputs)?;
+        move_into_place(self.files()?, &self.target, self.overwrite)?;
+        self.folder.leave(&[STATE])?;
+        Ok(map.map(|_| self.target.with_file_name(map_name)))
     }
+}
+
+/// What the map of an image's bad sectors is called.
+fn map_of(image: &std::ffi::OsStr) -> OsString {
+    let mut name = image.to_owned();
+    name.push(".map");
+    name
 }

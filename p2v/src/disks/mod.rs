@@ -4,8 +4,11 @@ mod sysfs;
 mod uses;
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 use vdisk::{Error, ErrorKind, HostFile, Result};
 
@@ -58,6 +61,13 @@ pub struct DiskInfo {
     pub partitions: Vec<PartitionInfo>,
     /// What uses the disk as a whole.
     pub uses: Vec<Use>,
+    /// The file that a loop device stands for.
+    #[serde(skip)]
+    pub backing_file: Option<PathBuf>,
+    /// Another disk of the machine has the same serial number, as have the namespaces of one NVMe
+    /// controller, and disks behind one USB bridge.
+    #[serde(skip)]
+    pub shares_serial: bool,
 }
 
 /// A partition as the kernel sees it.
@@ -133,10 +143,32 @@ impl DiskInfo {
         })
     }
 
-    /// What a person confirms it by: its serial number, or its path where it has none.
+    /// What a person confirms it by: its serial number, or its path where it has none of its own.
     #[must_use]
     pub fn confirmation(&self) -> String {
-        self.serial.clone().unwrap_or_else(|| self.path.display().to_string())
+        let own = self.serial.clone().filter(|_| !self.shares_serial);
+        own.unwrap_or_else(|| self.path.display().to_string())
+    }
+
+    /// The nodes through which its bytes can be reached.
+    pub fn nodes(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&*self.path).chain(self.partitions.iter().map(|part| &*part.path))
+    }
+
+    /// Takes the disk for this program as long as what is returned lives: nothing can be mounted of
+    /// it meanwhile. It is opened for reading only.
+    ///
+    /// # Errors
+    /// [`InUse`](ErrorKind::InUse) where something in the kernel holds it, also what
+    /// [`DiskInfo::all_uses`] does not know of; the host's.
+    pub fn claim(&self) -> Result<File> {
+        let flags = (OFlags::EXCL | OFlags::NONBLOCK).bits();
+        let flags = i32::try_from(flags).unwrap_or_default();
+        File::options()
+            .read(true)
+            .custom_flags(flags)
+            .open(&self.path)
+            .map_err(|error| Error::io(error, "take it for this program alone").in_file(&self.path))
     }
 
     /// Has the host read the disk's bytes anew: what it keeps of the disk as a whole may be older
@@ -181,9 +213,17 @@ impl Machine {
         let mut disks: Vec<DiskInfo> = sysfs::block_devices(&self.root)?
             .iter()
             .filter(|name| is_disk(name))
-            .filter_map(|name| self.describe(&Entry::of_disk(&self.root, name), &users))
+            .map(|name| Entry::of_disk(&self.root, name))
+            // One path to an NVMe disk that has several.
+            .filter(|entry| entry.number("hidden") != Some(1))
+            .filter_map(|entry| self.describe(&entry, &users))
             .filter(|disk| disk.size > 0)
             .collect();
+        let serials: Vec<Option<String>> = disks.iter().map(|disk| disk.serial.clone()).collect();
+        for disk in &mut disks {
+            let same = serials.iter().filter(|one| **one == disk.serial).count();
+            disk.shares_serial = disk.serial.is_some() && same > 1;
+        }
         disks.sort_by(|one, other| order(&one.name).cmp(&order(&other.name)));
         Ok(disks)
     }
@@ -207,7 +247,12 @@ impl Machine {
                         .hint("name the disk it is on; see: vdisk p2v --list"));
                 }
                 let users = Users::read(&self.root)?;
-                return Ok(self.describe(&entry, &users));
+                let mut found = self.describe(&entry, &users);
+                for disk in found.iter_mut().filter(|disk| disk.serial.is_some()) {
+                    let others = self.disks()?.into_iter().filter(|one| one.name != disk.name);
+                    disk.shares_serial = others.into_iter().any(|one| one.serial == disk.serial);
+                }
+                return Ok(found);
             }
         }
         let Some(text) = name.to_str() else { return Ok(None) };
@@ -235,6 +280,20 @@ impl Machine {
         Ok(Users::read(&self.root)?.mount_of(&whole))
     }
 
+    /// What tells the file systems apart that are mounted at `points`, in their order: the same for
+    /// two places at which one is mounted, `None` where nothing is.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn mounted_at<'a>(
+        &self,
+        points: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<Vec<Option<String>>> {
+        let users = Users::read(&self.root)?;
+        let device = |point| users.device_at(point).map(str::to_owned);
+        Ok(points.into_iter().map(device).collect())
+    }
+
     fn describe(&self, entry: &Entry, users: &Users) -> Option<DiskInfo> {
         let partitions = entry.partitions();
         let partitions = partitions.iter().filter_map(|(number, part)| {
@@ -260,6 +319,8 @@ impl Machine {
             read_only: entry.number("ro") == Some(1),
             partitions: partitions.collect(),
             uses: users.of(entry),
+            backing_file: entry.text("loop/backing_file").map(PathBuf::from),
+            shares_serial: false,
         })
     }
 }

@@ -18,6 +18,8 @@ const DEEPEST: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Users {
     by_device: BTreeMap<String, Vec<Use>>,
+    /// The device that is mounted at each place.
+    mounted: BTreeMap<PathBuf, String>,
 }
 
 impl Users {
@@ -44,6 +46,12 @@ impl Users {
         });
         let holding = points.filter(|point| path.starts_with(point));
         holding.max_by_key(|point| point.components().count()).cloned()
+    }
+
+    /// `MAJOR:MINOR` of the device whose file system is mounted at `point`: one for all places where
+    /// that is mounted.
+    pub(super) fn device_at(&self, point: &Path) -> Option<&str> {
+        self.mounted.get(point).map(String::as_str)
     }
 
     fn collect(&self, device: &Entry, uses: &mut Vec<Use>, depth: usize) {
@@ -76,8 +84,9 @@ impl Users {
             else {
                 continue;
             };
+            let point = unescaped(point);
             let one = Use::Mount {
-                point: unescaped(point),
+                point: point.clone(),
                 filesystem: String::from_utf8_lossy(kind).into_owned(),
                 read_only: options.split(|byte| *byte == b',').any(|option| option == b"ro"),
             };
@@ -85,9 +94,11 @@ impl Users {
             // Btrfs and others mount under a number of their own, and name a device.
             let named = unescaped(source);
             let other = named.strip_prefix("/").ok();
-            if let Some(other) = other.and_then(|path| device_number(&root.join(path))) {
-                self.add(other, one.clone());
+            let other = other.and_then(|path| device_number(&root.join(path)));
+            if let Some(other) = &other {
+                self.add(other.clone(), one.clone());
             }
+            self.mounted.insert(point, other.unwrap_or_else(|| number.clone()));
             self.add(number, one);
         }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vdisk::{Disk, Error, Format, OpenOptions, Result};
+use vdisk::{Disk, Error, ErrorKind, Format, HostFile, OpenOptions, Result};
 use vdisk_fixup::{MachineDisk, Target};
-use vdisk_p2v::{DiskInfo, Machine};
+use vdisk_p2v::{DiskInfo, Held, Hold, Machine, Use};
 
 use super::{ending, format_for};
 use crate::args::P2vArgs;
@@ -24,6 +25,10 @@ pub(super) struct Source {
     pub(super) raw_path: Option<PathBuf>,
     /// A disk of this machine, rather than an image.
     pub(super) device: Option<DiskInfo>,
+    /// Device and inode of each file that it is read from.
+    pub(super) inputs: Vec<(u64, u64)>,
+    /// Keeps the kernel from using a disk of this machine meanwhile; `None` where it does already.
+    claim: Option<File>,
 }
 
 impl Source {
@@ -33,7 +38,7 @@ impl Source {
             return Self::image(path, args);
         }
         let device = machine.find(name)?.ok_or_else(|| {
-            Error::new(vdisk::ErrorKind::NotFound, "is no image, and no disk of this machine")
+            Error::new(ErrorKind::NotFound, "is no image, and no disk of this machine")
                 .in_file(&path)
                 .hint("see the disks with: vdisk p2v --list")
         })?;
@@ -45,14 +50,26 @@ impl Source {
                 )
             })?;
         }
+        let claim = match device.claim() {
+            Ok(claim) => Some(claim),
+            Err(error) if args.live && error.kind() == ErrorKind::InUse => None,
+            Err(error) => {
+                return Err(error.hint(
+                    "something uses it that does not say so, such as ZFS or a container: stop                      that; to copy it while it is in use, add --live",
+                ));
+            }
+        };
         device.forget_cached()?;
         let disk = OpenOptions::new().format(Format::Raw).open(&device.path)?;
+        let backing = device.backing_file.as_ref().and_then(|file| HostFile::open(file).ok());
         Ok(Self {
             name: device.path.clone(),
+            inputs: disk.host_ids().into_iter().chain(backing.map(|file| file.id())).collect(),
             disk: Arc::new(disk),
             sector: device.logical_sector_size,
             raw_path: Some(device.path.clone()),
             device: Some(device),
+            claim,
         })
     }
 
@@ -61,10 +78,12 @@ impl Source {
         let raw = image.info().format == Format::Raw;
         Ok(Self {
             sector: image.info().logical_sector.into(),
+            inputs: image.host_ids(),
             disk: Arc::new(image),
             raw_path: raw.then(|| path.clone()),
             name: path,
             device: None,
+            claim: None,
         })
     }
 
@@ -77,7 +96,26 @@ impl Source {
 
     /// Whether the running system uses it.
     pub(super) fn is_used(&self) -> bool {
-        self.device.as_ref().is_some_and(|device| device.refuse_used().is_err())
+        self.device
+            .as_ref()
+            .is_some_and(|device| self.claim.is_none() || device.refuse_used().is_err())
+    }
+
+    /// Whether what uses it cannot be told.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.claim.is_none()
+            && self.device.as_ref().is_some_and(|device| device.refuse_used().is_ok())
+    }
+
+    /// Whether something may write to it though all that can be held still is: `held`.
+    pub(super) fn may_change(&self, held: &[Held]) -> bool {
+        let Some(device) = self.device.as_ref().filter(|_| self.is_used()) else { return false };
+        let own = |one: &&Held| {
+            let mut uses = device.all_uses();
+            uses.any(|(_, used)| matches!(used, Use::Mount { point, .. } if *point == one.point))
+        };
+        let mut own = held.iter().filter(own).peekable();
+        own.peek().is_none() || own.any(|one| one.how == Hold::NotHeld)
     }
 
     /// What an image of it is called, without ending.
