@@ -114,7 +114,7 @@ fn what_is_damaged_is_refused_in_words() {
     };
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
     // What is done to which file, which of the three commands are refused, and with which words.
-    let cases: [(&str, String, Change<'_>, [bool; 3], &str); 13] = [
+    let cases: [(&str, String, Change<'_>, [bool; 3], &str); 14] = [
         ("cut off", config("SYSTEM"), &|hive| hive.truncate(5000), [true; 3], "SYSTEM"),
         ("empty", config("SYSTEM"), &|hive| hive.clear(), [true; 3], "SYSTEM"),
         ("of zeros", config("SYSTEM"), &|hive| hive.fill(0), [true; 3], "SYSTEM"),
@@ -139,6 +139,7 @@ fn what_is_damaged_is_refused_in_words() {
             [true, false, false],
             "NTUSER.DAT",
         ),
+        ("in circles", "/Users/ghost/NTUSER.DAT".into(), &|hive| with_a_loop(hive), [false; 3], ""),
         ("no hive", BCD.into(), &|hive| hive.fill(7), [true, false, true], "BCD"),
     ];
     for (what, path, change, refused, words) in cases {
@@ -249,7 +250,8 @@ fn damaged_hives_are_refused_or_stay_sound() {
             Editor::new(hive, FileTime(0)).unwrap_or_else(|error| panic!("{context}: {error}"));
         }
     }
-    assert!(refused > ROUNDS / 5 && changed > ROUNDS / 5, "{refused} refused, {changed} changed");
+    // Damage in a hive that nobody loads stops nothing.
+    assert!(refused > ROUNDS / 10 && changed > ROUNDS / 5, "{refused} refused, {changed} changed");
 }
 
 const ROUNDS: usize = 150;

@@ -34,7 +34,7 @@ const DESCRIPTORS: &str = "200";
 
 /// Hives that are changed by another identity, by their paths on the volume and their names in
 /// plans.
-pub(crate) const HIVES: [(&str, &str); 7] = [
+pub(crate) const HIVES: [(&str, &str); 9] = [
     ("Windows/System32/config/SAM", "SAM"),
     ("Windows/System32/config/SECURITY", "SECURITY"),
     ("Windows/System32/config/SYSTEM", "SYSTEM"),
@@ -42,6 +42,8 @@ pub(crate) const HIVES: [(&str, &str); 7] = [
     ("Windows/System32/config/RegBack/SOFTWARE", "RegBack"),
     ("Users/bob/NTUSER.DAT", "NTUSER.DAT"),
     ("Users/bob/AppData/Local/Microsoft/Windows/UsrClass.dat", "UsrClass.dat"),
+    ("Users/ghost/NTUSER.DAT", "NTUSER.DAT"),
+    ("Users/ghost/AppData/Local/Microsoft/Windows/UsrClass.dat", "UsrClass.dat"),
 ];
 
 /// A disk with the Windows of `spec`, its hives of one machine with a user, in `folder`.
@@ -96,7 +98,9 @@ fn dress(tree: &Path) {
     let mut registry = Registry::open(&software);
     let nt = "Microsoft\\Windows NT\\CurrentVersion";
     registry.text(nt, "SystemRoot", "C:\\Windows");
-    let profile = format!("{nt}\\ProfileList\\{sid}");
+    let list = format!("{nt}\\ProfileList");
+    registry.set(&list, "ProfilesDirectory", ValueKind::EXPAND_SZ, &utf16("%SystemDrive%\\Users"));
+    let profile = format!("{list}\\{sid}");
     registry.text(&profile, "ProfileImagePath", "%SystemDrive%\\Users\\bob");
     registry.set(&profile, "Sid", ValueKind::BINARY, &account());
     let cache = format!("{nt}\\Schedule\\TaskCache");
@@ -112,8 +116,11 @@ fn dress(tree: &Path) {
     let update = "Microsoft\\Windows\\CurrentVersion\\WindowsUpdate";
     registry.text(update, "SusClientId", GUID);
     registry.save(&software);
-    user_hive(&at("Users/bob/NTUSER.DAT"));
-    user_hive(&at("Users/bob/AppData/Local/Microsoft/Windows/UsrClass.dat"));
+    // The profile of one of them is no longer on the list.
+    for user in ["bob", "ghost"] {
+        user_hive(&at(&format!("Users/{user}/NTUSER.DAT")));
+        user_hive(&at(&format!("Users/{user}/AppData/Local/Microsoft/Windows/UsrClass.dat")));
+    }
     user_hive(&at(&format!("{CONFIG}/RegBack/SOFTWARE")));
     // Of this one only the log names anybody.
     fs::write(at(&format!("{CONFIG}/DRIVERS")), empty_hive(5)).unwrap();

@@ -117,8 +117,11 @@ pub(super) fn losses(machine: &Machine, users: &[&Profile], plan: &mut Plan) {
     }
     plan.warn(
         "windows.sid.remains",
-        "event logs, page files, databases, quota entries and free space may go on naming the old machine",
-        "leave free space out with: vdisk convert --skip-free",
+        "event logs, page files, databases, quota entries, transactions of hives \
+         (*.regtrans-ms, *.blf), NTFS' journals ($LogFile, $UsnJrnl), shadow copies, restore \
+         points (of XP with whole old hives) and free space may go on naming the old machine",
+        "delete shadow copies and restore points in the guest first (vssadmin delete shadows \
+         /all), and leave free space out with: vdisk convert --skip-free",
     );
     if windows.and_then(|windows| windows.build).is_some_and(|build| build >= STRICT_BUILD) {
         plan.warn(

@@ -122,23 +122,31 @@ fn hive(
     Ok(())
 }
 
+/// A hive besides those that are always there.
+struct Other {
+    place: Place,
+    path: String,
+    /// Whether Windows would load it; one that it would not cannot stand in the way.
+    is_used: bool,
+}
+
 /// Hives of users, and others that are there on some systems: only those that name the machine
 /// are opened, and each of them is written before the next one.
 fn others(
     machine: &mut Machine,
-    hives: &Hives,
+    hives: &mut Hives,
     users: &[Profile],
     swap: &Swap,
     options: &StripOptions,
     plan: &mut Plan,
 ) -> Result<()> {
     let (root, folder) = (hives.root().clone(), hives.folder().to_owned());
-    let mut all: Vec<(Place, String)> = Vec::new();
+    let mut all: Vec<Other> = Vec::new();
+    let used = |place: &Place, path| Other { place: place.clone(), path, is_used: true };
     for user in users {
         match &user.place {
             Some(place) => {
-                let found = user.hives(machine)?;
-                all.extend(found.into_iter().map(|path| (place.clone(), path)));
+                all.extend(user.hives(machine)?.into_iter().map(|path| used(place, path)));
             }
             None if user.is_of(&swap.old) => {
                 let what = format!(
@@ -158,18 +166,24 @@ fn others(
                 let name = String::from_utf8_lossy(&file.name).into_owned();
                 // Logs begin like hives, and go with theirs.
                 if !is_log(&name) {
-                    all.push((root.clone(), format!("{copies}/{name}")));
+                    all.push(used(&root, format!("{copies}/{name}")));
                 }
             }
         }
     }
-    all.extend(MORE.map(|path| (root.clone(), format!("{folder}/{path}"))));
-    all.sort_by_key(|(_, path)| path.to_ascii_lowercase());
-    all.dedup_by_key(|(place, path)| (format!("{place:?}"), path.to_ascii_lowercase()));
-    for (place, path) in all {
+    all.extend(MORE.map(|path| used(&root, format!("{folder}/{path}"))));
+    for stray in profiles::folders(machine, hives)? {
+        let found = stray.hives(machine)?.into_iter();
+        let place = stray.place.unwrap_or_else(|| root.clone());
+        all.extend(found.map(|path| Other { is_used: false, ..used(&place, path) }));
+    }
+    all.sort_by_key(|one| (one.path.to_ascii_lowercase(), format!("{:?}", one.place)));
+    // Of two the first stays, which is the one that is in use.
+    all.dedup_by(|two, one| one.place == two.place && one.path.eq_ignore_ascii_case(&two.path));
+    for one in all {
         let id = "windows.sid.hive";
-        cautiously(plan, id, options.force, |plan| {
-            other(machine, hives, &place, &path, swap, plan)
+        cautiously(plan, id, options.force || !one.is_used, |plan| {
+            other(machine, hives, &one.place, &one.path, swap, plan)
         })?;
     }
     Ok(())

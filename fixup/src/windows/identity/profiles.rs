@@ -2,6 +2,7 @@
 
 use vdisk_core::Result;
 use vdisk_guest::Place;
+use vdisk_guest::fs::FileKind;
 
 use super::sid::MachineSid;
 use crate::Machine;
@@ -71,11 +72,7 @@ impl Profile {
 
 /// All profiles that SOFTWARE lists, and the one that new users get.
 pub(super) fn list(machine: &mut Machine, hives: &mut Hives) -> Result<Vec<Profile>> {
-    let (root, windows) = (hives.root().clone(), hives.folder().to_owned());
     let software = hives.config(machine, "SOFTWARE")?;
-    let key = "Microsoft\\Windows NT\\CurrentVersion";
-    let system_root = software.text(key, "SystemRoot")?.unwrap_or_else(|| "C:\\Windows".into());
-    let drive = system_root.get(..2).unwrap_or("C:").to_owned();
     let mut named = Vec::new();
     for sid in software.children(LIST)? {
         let path = software.text(&format!("{LIST}\\{sid}"), "ProfileImagePath")?;
@@ -93,25 +90,56 @@ pub(super) fn list(machine: &mut Machine, hives: &mut Hives) -> Result<Vec<Profi
     named.extend(default.map(|path| ("default".to_owned(), path)));
     let mut profiles = Vec::new();
     for (sid, path) in named {
-        let path = expand(&path, &drive, &system_root);
-        let (letter, rest) = path.split_at_checked(2).unwrap_or(("", &path));
-        let folder = rest.replace('\\', "/");
-        let folder = folder.trim_end_matches('/').to_owned();
-        let place = if letter.eq_ignore_ascii_case(&drive) {
-            Some(root.clone())
-        } else {
-            mounted(machine, hives, letter)?
-        };
+        let (place, folder) = located(machine, hives, &path)?;
         profiles.push(Profile { sid, place, folder });
     }
-    // Windows itself may stand elsewhere than its own drive says.
-    for profile in &mut profiles {
-        let own = system_root.get(2..).unwrap_or_default().replace('\\', "/");
-        if let Some(rest) = strip_prefix(&profile.folder, &own) {
-            profile.folder = format!("{windows}{rest}");
-        }
-    }
     Ok(profiles)
+}
+
+/// All folders where profiles are, listed or not: Windows keeps what it has forgotten there.
+pub(super) fn folders(machine: &mut Machine, hives: &mut Hives) -> Result<Vec<Profile>> {
+    let software = hives.config(machine, "SOFTWARE")?;
+    let Some(path) = software.text(LIST, "ProfilesDirectory")? else { return Ok(Vec::new()) };
+    let (Some(place), folder) = located(machine, hives, &path)? else { return Ok(Vec::new()) };
+    let fs = machine.volume(&place)?.fs();
+    if !fs.exists(folder.as_bytes())? {
+        return Ok(Vec::new());
+    }
+    let inside = fs.read_dir(folder.as_bytes())?.into_iter();
+    let inside = inside.filter(|entry| entry.kind == FileKind::Directory).map(|entry| Profile {
+        sid: String::new(),
+        place: Some(place.clone()),
+        folder: format!("{folder}/{}", String::from_utf8_lossy(&entry.name)),
+    });
+    Ok(inside.collect())
+}
+
+/// The volume and the folder there of a path as SOFTWARE tells it.
+fn located(
+    machine: &mut Machine,
+    hives: &mut Hives,
+    path: &str,
+) -> Result<(Option<Place>, String)> {
+    let software = hives.config(machine, "SOFTWARE")?;
+    let key = "Microsoft\\Windows NT\\CurrentVersion";
+    let system_root = software.text(key, "SystemRoot")?.unwrap_or_else(|| "C:\\Windows".into());
+    let drive = system_root.get(..2).unwrap_or("C:");
+    let path = expand(path, drive, &system_root);
+    let (letter, rest) = path.split_at_checked(2).unwrap_or(("", &path));
+    let folder = rest.replace('\\', "/");
+    let folder = folder.trim_end_matches('/');
+    let place = if letter.eq_ignore_ascii_case(drive) {
+        Some(hives.root().clone())
+    } else {
+        mounted(machine, hives, letter)?
+    };
+    // Windows itself may stand elsewhere than its own drive says.
+    let own = system_root.get(2..).unwrap_or_default().replace('\\', "/");
+    let folder = match strip_prefix(folder, &own) {
+        Some(rest) => format!("{}{rest}", hives.folder()),
+        None => folder.to_owned(),
+    };
+    Ok((place, folder))
 }
 
 /// The partition that Windows gives a letter (`D:`) to.
