@@ -12,6 +12,7 @@
 mod common;
 mod boot;
 mod hives;
+mod keys;
 mod secure;
 mod strip;
 

@@ -4,6 +4,7 @@ use vdisk_core::Result;
 use vdisk_guest::fs::Edit;
 
 use crate::windows::{Hives, Registry};
+use crate::wipe::wipe;
 use crate::{Action, Machine, Plan, StripOptions};
 
 /// Files of one kind. `ROOT` in a folder stands for that of Windows.
@@ -96,6 +97,13 @@ pub(super) fn files(
             }
             let path = format!("{folder}/{name}");
             let len = fs.stat(path.as_bytes())?.size;
+            if !wipe(fs, path.as_bytes())? {
+                plan.warn(
+                    "windows.keys.remains",
+                    format!("what stood in {path} stays readable in free space"),
+                    "leave free space out with: vdisk convert --skip-free",
+                );
+            }
             fs.apply(&Edit::Remove { path: path.as_bytes() })?;
             let action = Action::new(rule.id, "remove a file that is one machine's own", path);
             plan.act(action.why(rule.why).before(format!("file of {len} bytes")));
