@@ -186,6 +186,60 @@ fn removed_files_that_were_open_are_removed() {
     }
 }
 
+/// A removed directory that is open, as a process has its working directory there.
+#[test]
+fn removed_directories_are_left_to_the_guest() {
+    if !programs(&["mke2fs", "e2fsck", "fsfreeze"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let image = made(folder.path(), &["-t", "ext4"]);
+    let Some(device) = Loop::attach(&image, &[]) else { return };
+    let Some(mounted) = Mounted::new(&device.path, &point(folder.path())) else { return };
+    let path = mounted.point.join("d");
+    fs::create_dir(&path).unwrap();
+    let open = fs::File::open(&path).unwrap();
+    fs::remove_dir(path).unwrap();
+    must("fsfreeze", &["-f", arg(&mounted.point)]);
+    let copy = folder.path().join("frozen");
+    fs::copy(&image, &copy).unwrap();
+    must("fsfreeze", &["-u", arg(&mounted.point)]);
+    drop(open);
+    orphans_are_left(&copy);
+}
+
+/// A shortening that was cut off, and a removal that was, of a file whose blocks are mapped the old
+/// way: what is mapped behind its end must go too.
+#[test]
+fn blocks_behind_the_end_are_left_to_the_guest() {
+    if !programs(&["mke2fs", "e2fsck", "debugfs"]) {
+        return;
+    }
+    for lines in ["sif f size 4096\n", "sif f size 0\nsif f links_count 0\nunlink f\n"] {
+        let folder = tempfile::tempdir().unwrap();
+        let image = made(folder.path(), &["-t", "ext3"]);
+        let [content, script] = ["content", "script"].map(|name| folder.path().join(name));
+        fs::write(&content, vec![7; 100_000]).unwrap();
+        let lines = format!("write {} f\nssv last_orphan 12\n{lines}", arg(&content));
+        fs::write(&script, lines).unwrap();
+        must("debugfs", &["-w", "-f", arg(&script), arg(&image)]);
+        orphans_are_left(&image);
+    }
+}
+
+/// What is left is left whole: e2fsck mends it without asking.
+fn orphans_are_left(image: &Path) {
+    let found = replayed(image).unwrap().expect("something to remove");
+    assert!(found.orphans, "they were removed by halves");
+    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
+    for change in &found.changes {
+        file.write_all_at(&change.bytes, change.offset).unwrap();
+    }
+    let done = Command::new("e2fsck").args(["-p", arg(image)]).output().unwrap();
+    assert!(done.status.code().is_some_and(|code| code < 4), "{}", said(&done));
+    must("e2fsck", &["-fn", arg(image)]);
+}
+
 /// What debugfs writes: every kind of checksum, revoked blocks, escaped ones.
 #[test]
 fn journals_of_debugfs_are_replayed() {

@@ -9,6 +9,7 @@ use fs_ext4::features::Incompat;
 use fs_ext4::fs::Filesystem;
 use fs_ext4::fs_core_bridge::CoreDevice;
 use fs_ext4::indirect::map_logical_any;
+use fs_ext4::indirect_mut::collect_for_free;
 use fs_ext4::inode::{Inode, InodeFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use fs_ext4::superblock::{EXT4_ERROR_FS, EXT4_VALID_FS};
 use vdisk_core::{CowDisk, Disk, Error, ErrorKind, Result};
@@ -22,6 +23,8 @@ use super::{DirEntry, Edit, FileKind, FsState, Place, Stat, Unix};
 
 /// Bytes of a directory: a million of the longest names, and more.
 const MOST_OF_DIRECTORY: u64 = 1 << 29;
+/// Removed files in use at once.
+const MOST_ORPHANS: usize = 1 << 16;
 /// Bytes of a file whose blocks are mapped the old way that are written anew for a change in it.
 const REWRITTEN: u64 = 64 << 20;
 
@@ -62,8 +65,11 @@ pub(crate) fn places(disk: Arc<dyn Disk>, path: &[u8]) -> Result<Option<Vec<Plac
 /// its journal. After an error, and where the crate does not know how, some of them are still there.
 ///
 /// # Errors
-/// Damage; the disk's.
+/// [`ErrorKind::Unsupported`] where the crate would do it by halves, before anything is changed;
+/// damage; the disk's.
 pub(crate) fn remove_orphans(disk: Arc<CowDisk>) -> Result<()> {
+    let device = Device::read_only(disk.clone());
+    device.run(0, || Ext::mount(device.clone())?.insist_on_plain_orphans(&device))?;
     let device = Device::writable(disk);
     // The crate does that when it mounts a volume for writing.
     device.run(0, || Ext::mount(device.clone())?.0.finish().map_err(error))
@@ -89,7 +95,8 @@ impl ExtFile {
             let head = fs_ext4::superblock::Superblock::read(&disk).map_err(error)?;
             // Group 0 is described in the block behind the superblock's.
             let size = usize::from(head.desc_size).clamp(32, 1024);
-            let at = (u64::from(head.first_data_block) + 1) * u64::from(head.block_size());
+            let block = u64::from(head.block_size());
+            let at = (1024_u64.checked_div(block).unwrap_or_default() + 1) * block;
             let mut raw = vec![0; size];
             device.fetch(&mut raw, at)?;
             let group = BlockGroupDescriptor::parse(&raw, head.desc_size).map_err(error)?;
@@ -139,6 +146,54 @@ impl Ext {
 
     fn directory(&self, path: &[u8]) -> Result<u32> {
         self.0.lookup_path_bytes(path).map_err(error)
+    }
+
+    /// Fails unless all files that wait to be removed are such that the crate removes whole.
+    fn insist_on_plain_orphans(&self, device: &Arc<Device>) -> Result<()> {
+        let unsupported =
+            |what: &str| Err(Error::unsupported(format!("{what} wait to be removed")));
+        let mut next = self.0.sb.last_orphan;
+        for _ in 0..MOST_ORPHANS {
+            if next == 0 {
+                return Ok(());
+            }
+            let raw = self.0.read_inode_raw(next).map_err(error)?;
+            let inode = Inode::parse(&raw).map_err(error)?;
+            if kind(&inode) == FileKind::Directory {
+                // The crate goes on counting them as directories.
+                return unsupported("directories");
+            }
+            if is_mapped_the_old_way(&inode) {
+                if inode.links_count != 0 {
+                    // The crate leaves the blocks behind their ends.
+                    return unsupported("ends of files whose blocks are mapped the old way");
+                }
+                if !self.is_mapped_within_its_size(&inode, device)? {
+                    return unsupported("blocks behind the end of a file");
+                }
+            }
+            // The time of its removal is the number of the next one.
+            let link = raw.get(0x14..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+            next = u32::from_le_bytes(link);
+        }
+        unsupported("too many files")
+    }
+
+    /// Whether a file whose blocks are mapped the old way has none behind its end.
+    fn is_mapped_within_its_size(&self, inode: &Inode, device: &Arc<Device>) -> Result<bool> {
+        let size = self.0.sb.block_size();
+        let sectors = u64::from(size) / 512;
+        let xattr = if inode.file_acl == 0 { 0 } else { sectors };
+        if inode.blocks == xattr {
+            // A short link has its target in the place of pointers.
+            return Ok(true);
+        }
+        let Ok(blocks) = u32::try_from(inode.size.div_ceil(size.into())) else { return Ok(false) };
+        let disk = CoreDevice::new(device.clone());
+        let tree = collect_for_free(&inode.block, size, blocks, &disk).map_err(error)?;
+        let data: u64 = tree.data_runs.iter().map(|run| u64::from(run.len)).sum();
+        let mapped = data + tree.indirect_blocks.len() as u64;
+        Ok(mapped.saturating_mul(sectors).saturating_add(xattr) == inode.blocks)
     }
 
     /// The entries of a directory whose blocks are mapped the old way, which the crate leaves out.
