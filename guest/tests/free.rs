@@ -40,6 +40,18 @@ const MORE: &[Volume] = &[
         args: &["-t", "ext4", "-O", "sparse_super2"],
     },
     Volume { tool: Make::Ext, kind: "ext4", mib: 600, args: &["-t", "ext4", "-O", "bigalloc"] },
+    Volume {
+        tool: Make::Ext,
+        kind: "ext4",
+        mib: 600,
+        args: &["-t", "ext4", "-O", "bigalloc", "-b", "1024"],
+    },
+    Volume {
+        tool: Make::Ext,
+        kind: "ext4",
+        mib: 600,
+        args: &["-t", "ext4", "-O", "bigalloc,meta_bg,^resize_inode", "-b", "1024"],
+    },
     Volume { tool: Make::Ext, kind: "ext2", mib: 64, args: &["-t", "ext2", "-r", "0"] },
     Volume { tool: Make::Ntfs, kind: "ntfs", mib: 400, args: &[] },
     // Clusters larger than blocks of directories.
@@ -148,6 +160,15 @@ fn exfat() {
         assert!(free.volumes[0].free > 58 << 20, "{:?}", free.volumes);
         soil(&image, &free);
         must("fsck.exfat", &["-n", arg(&image)]);
+        // Of two bitmaps, one may be out of date.
+        let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+        for (at, byte, sound) in [(106, 1, 0), (110, 2, 1)] {
+            file.write_all_at(&[byte], at).unwrap();
+            let free = free_of(&image, Scope::Free);
+            assert!(free.volumes[0].kept.is_some(), "{free:?}");
+            assert_eq!(free.ranges.count(), 0);
+            file.write_all_at(&[sound], at).unwrap();
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! exFAT: the allocation bitmap (Microsoft's "exFAT file system specification", 3.1 and 7.1).
 
-use vdisk_core::{Disk, Error, Ranges, Result};
+use vdisk_core::{Disk, Error, Result};
 
 use super::bits::ClearRuns;
-use super::contradiction;
 use super::field::Fields;
+use super::runs::Runs;
+use super::{Found, contradiction};
 
 /// Directory entry of an allocation bitmap.
 const BITMAP_ENTRY: u8 = 0x81;
@@ -12,15 +13,17 @@ const BITMAP_ENTRY: u8 = 0x81;
 const MOST_ROOT: usize = 4096;
 const PIECE: u64 = 1 << 20;
 
-/// The free runs of the volume, bytes.
+/// Adds the free runs of the volume, bytes.
 ///
 /// # Errors
 /// [`Refused`](vdisk_core::ErrorKind::Refused) for a volume in use when it was left;
 /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where its parts do not fit.
-pub(super) fn free(volume: &dyn Disk) -> Result<Ranges> {
+pub(super) fn free(volume: &dyn Disk, free: &mut Runs) -> Result<Found> {
     let layout = Layout::read(volume)?;
+    if layout.is_double {
+        return Ok(Err("it has a second allocation bitmap (TexFAT)".to_owned()));
+    }
     let (first, len) = layout.find_bitmap(volume)?;
-    let mut free = Ranges::new();
     let mut runs = ClearRuns::default();
     let mut add = |run: std::ops::Range<u64>| {
         let byte = |number: u64| layout.heap + number * layout.cluster;
@@ -46,7 +49,7 @@ pub(super) fn free(volume: &dyn Disk) -> Result<Ranges> {
     if let Some(run) = runs.end() {
         add(run);
     }
-    Ok(free)
+    Ok(Ok(()))
 }
 
 #[derive(Debug)]
@@ -59,6 +62,8 @@ struct Layout {
     /// First byte of the table.
     table: u64,
     root: u64,
+    /// Whether there is a second table and bitmap, one of the two being out of date.
+    is_double: bool,
 }
 
 impl Layout {
@@ -81,6 +86,7 @@ impl Layout {
             heap: u64::from(boot.le32(88)) << sector_shift,
             table: u64::from(boot.le32(80)) << sector_shift,
             root: boot.le32(96).into(),
+            is_double: boot.le16(106) & 0x1 != 0 || boot.byte(110) != 1,
         };
         let end = layout.heap.saturating_add(layout.clusters.saturating_mul(layout.cluster));
         if end > volume.len() {

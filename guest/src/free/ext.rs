@@ -8,6 +8,7 @@ use vdisk_core::{Disk, Error, Ranges, Result};
 use super::bits::ClearRuns;
 use super::contradiction;
 use super::field::Fields;
+use super::runs::Runs;
 
 const SUPERBLOCK: u64 = 1024;
 /// Feature bits: compatible, incompatible, read-only compatible.
@@ -22,11 +23,11 @@ const BLOCK_UNINIT: u16 = 0x2;
 /// Most groups; a file system of 1 EiB has that many.
 const MOST_GROUPS: u64 = 1 << 33;
 
-/// The free runs of the volume, bytes.
+/// Adds the free runs of the volume, bytes.
 ///
 /// # Errors
 /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where a bitmap does not hold what its group counts.
-pub(super) fn free(volume: &dyn Disk) -> Result<Ranges> {
+pub(super) fn free(volume: &dyn Disk, free: &mut Runs) -> Result<()> {
     let layout = Layout::read(volume)?;
     let mut groups = Vec::new();
     for number in 0..layout.groups() {
@@ -34,7 +35,6 @@ pub(super) fn free(volume: &dyn Disk) -> Result<Ranges> {
     }
     // A bitmap that was never written leaves out the tables that lie in its group.
     let tables: Ranges = groups.iter().flat_map(|group| group.tables(&layout)).collect();
-    let mut free = Ranges::new();
     for group in &groups {
         let blocks = match group.flags & BLOCK_UNINIT != 0 && layout.has_sums {
             true => layout.never_written(group.number).without(&tables),
@@ -44,7 +44,7 @@ pub(super) fn free(volume: &dyn Disk) -> Result<Ranges> {
             free.push(run.start * layout.block..run.end * layout.block);
         }
     }
-    Ok(free)
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -149,12 +149,15 @@ impl Layout {
     /// The first byte of the descriptor of group `number`.
     fn descriptor_at(&self, number: u64) -> u64 {
         let index = number / self.descriptors_in_block();
+        // With clusters, group 0 begins in block 0 also where the superblock stands in block 1.
+        let superblock = SUPERBLOCK / self.block;
         let block = match self.first_meta {
             Some(first) if index >= first => {
                 let home = index * self.descriptors_in_block();
-                self.range(home).start + u64::from(self.has_superblock(home))
+                let start = self.range(home).start.max(superblock);
+                start + u64::from(self.has_superblock(home))
             }
-            _ => self.first + 1 + index,
+            _ => superblock + 1 + index,
         };
         block * self.block + number % self.descriptors_in_block() * self.descriptor
     }

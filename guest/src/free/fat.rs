@@ -1,20 +1,20 @@
 //! FAT: the file allocation table (Microsoft's "FAT: General Overview of On-Disk Format").
 
-use vdisk_core::{Disk, Ranges, Result};
+use vdisk_core::{Disk, Result};
 
 use super::contradiction;
 use super::field::Fields;
+use super::runs::Runs;
 
 /// Bytes of the table read at once; a multiple of 3, as three bytes hold two entries of 12 bits.
 const PIECE: u64 = 3 << 18;
 
-/// The free runs of the volume, bytes.
+/// Adds the free runs of the volume, bytes.
 ///
 /// # Errors
 /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where its parts do not fit, or its tables differ.
-pub(super) fn free(volume: &dyn Disk) -> Result<Ranges> {
+pub(super) fn free(volume: &dyn Disk, free: &mut Runs) -> Result<()> {
     let layout = Layout::read(volume)?;
-    let mut free = Ranges::new();
     let mut at = 0;
     while at < layout.used_table() {
         let len = PIECE.min(layout.used_table() - at);
@@ -29,7 +29,7 @@ pub(super) fn free(volume: &dyn Disk) -> Result<Ranges> {
         }
         at += len;
     }
-    Ok(free)
+    Ok(())
 }
 
 #[derive(Debug)]

@@ -13,6 +13,8 @@
 //! | `lvm.rs` | where logical volumes stand, to look at the file systems on them |
 //! | `fat.rs`, `exfat.rs` | the allocation table, the allocation bitmap |
 //! | `swap.rs` | swap partitions and Linux's swap files, only where all of them may go |
+//!
+//! What they find goes to `runs.rs`, which bounds how much of it is remembered.
 
 mod bits;
 mod exfat;
@@ -21,6 +23,7 @@ mod fat;
 mod field;
 mod lvm;
 mod ntfs;
+mod runs;
 mod swap;
 mod xfs;
 
@@ -30,14 +33,14 @@ use std::sync::Arc;
 use vdisk_core::{Disk, Error, ErrorKind, Ranges, Result, Severity, Window};
 use vdisk_parts::{Partition, Table, TableKind, VolumeKind, recognise};
 
+pub use self::ntfs::has_shadow_copies;
+use self::runs::Runs;
 use crate::fs::{self, FsState};
 
 /// Shortest run of free bytes worth leaving out.
 const LEAST: u64 = 64 << 10;
 /// Free runs start and end at multiples of this.
 const GRAIN: u64 = 4096;
-/// Most runs remembered; where there are more, the shorter ones count as used.
-const MOST_RUNS: usize = 1 << 20;
 
 /// How much is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +106,7 @@ pub fn free_space(disk: &Arc<dyn Disk>, sector_size: u64, scope: Scope) -> Resul
     }
     let partitions = table.partitions.iter().filter(|one| is_volume(one));
     places.extend(partitions.map(|one| (Some(one.number), one.range())));
-    let (mut ranges, mut members) = (Vec::new(), Vec::new());
+    let (mut ranges, mut members) = (Runs::new(1, 1), Vec::new());
     for (partition, place) in places {
         let window: Arc<dyn Disk> = Arc::new(Window::new(disk.clone(), place.clone())?);
         if recognise(&*window)?.is_some_and(|volume| volume.kind == VolumeKind::Lvm2) {
@@ -114,12 +117,13 @@ pub fn free_space(disk: &Arc<dyn Disk>, sector_size: u64, scope: Scope) -> Resul
         let mut volume = VolumeFree { partition, len, ..VolumeFree::default() };
         let name = partition.map_or("the disk".to_owned(), |number| format!("partition {number}"));
         let free = measure(&window, &mut volume, scope).map_err(|error| of(&name, error))?;
-        ranges.extend(free.into_iter().map(|run| place.start + run.start..place.start + run.end));
+        for run in &free {
+            ranges.push(place.start + run.start..place.start + run.end);
+        }
         found.volumes.push(volume);
     }
-    let (volumes, free) = lvm::look(&members, scope)?;
-    found.volumes.extend(volumes);
-    found.ranges = ranges.into_iter().chain(free).collect();
+    found.volumes.extend(lvm::look(&members, scope, &mut ranges)?);
+    found.ranges = ranges.finish();
     Ok(found)
 }
 
@@ -139,42 +143,51 @@ fn of(name: &str, error: Error) -> Error {
 }
 
 /// The free runs of `disk`, which `volume` is about, and told there.
-fn measure(disk: &Arc<dyn Disk>, volume: &mut VolumeFree, scope: Scope) -> Result<Vec<Range<u64>>> {
+fn measure(disk: &Arc<dyn Disk>, volume: &mut VolumeFree, scope: Scope) -> Result<Ranges> {
     let kind = recognise(&**disk)?.map(|volume| volume.kind);
     volume.kind = kind.map_or("", VolumeKind::name).to_owned();
-    match free_of(disk, kind, scope)? {
-        Ok(free) => {
-            let free = longest(free, disk.len())?;
-            volume.free = free.iter().map(|run| run.end - run.start).sum();
-            Ok(free)
-        }
-        Err(why) => {
-            volume.kept = Some(why);
-            Ok(Vec::new())
-        }
+    let mut runs = Runs::new(GRAIN, LEAST);
+    if let Err(why) = free_of(disk, kind, scope, &mut runs)? {
+        volume.kept = Some(why);
+        return Ok(Ranges::new());
     }
+    let free = runs.finish();
+    if let Some(run) = free.iter().find(|run| run.end > disk.len()) {
+        let (end, len) = (run.end, disk.len());
+        let message = format!("free space up to byte {end} of a volume of {len} bytes");
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    volume.free = free.total();
+    Ok(free)
 }
 
-/// The free runs of a volume, or why all of it is kept.
-type Found = std::result::Result<Ranges, String>;
+/// The free runs of a volume were found, or why all of it is kept.
+type Found = std::result::Result<(), String>;
 
-fn free_of(volume: &Arc<dyn Disk>, kind: Option<VolumeKind>, scope: Scope) -> Result<Found> {
+fn free_of(
+    volume: &Arc<dyn Disk>,
+    kind: Option<VolumeKind>,
+    scope: Scope,
+    free: &mut Runs,
+) -> Result<Found> {
     let Some(kind) = kind else { return Ok(Err("nothing known stands there".to_owned())) };
     let disk = &**volume;
     let file_system = match kind {
-        VolumeKind::Exfat => return exfat::free(disk).map(Ok),
-        VolumeKind::Swap if scope == Scope::All => return swap::free(disk),
+        VolumeKind::Exfat => return exfat::free(disk, free),
+        VolumeKind::Swap if scope == Scope::All => return swap::free(disk, free),
         VolumeKind::Swap => {
             return Ok(Err("swap space is left out only with --skip-free=all".to_owned()));
         }
         other => other,
     };
-    let read: fn(&dyn Disk, Scope) -> Result<Found> = match file_system {
+    let read: fn(&dyn Disk, Scope, &mut Runs) -> Result<Found> = match file_system {
         VolumeKind::Ntfs => ntfs::free,
-        VolumeKind::Ext2 | VolumeKind::Ext3 | VolumeKind::Ext4 => |disk, _| ext::free(disk).map(Ok),
-        VolumeKind::Xfs => |disk, _| xfs::free(disk).map(Ok),
+        VolumeKind::Ext2 | VolumeKind::Ext3 | VolumeKind::Ext4 => {
+            |disk, _, free| ext::free(disk, free).map(Ok)
+        }
+        VolumeKind::Xfs => |disk, _, free| xfs::free(disk, free).map(Ok),
         VolumeKind::Fat12 | VolumeKind::Fat16 | VolumeKind::Fat32 => {
-            |disk, _| fat::free(disk).map(Ok)
+            |disk, _, free| fat::free(disk, free).map(Ok)
         }
         other => return Ok(Err(format!("the free space of {} is not known", other.name()))),
     };
@@ -185,14 +198,11 @@ fn free_of(volume: &Arc<dyn Disk>, kind: Option<VolumeKind>, scope: Scope) -> Re
         Err(error) => return Err(error),
     };
     insist_clean(opened.info().state)?;
-    let free = read(disk, scope)?;
-    match (free, kind) {
-        (Ok(free), VolumeKind::Ext4 | VolumeKind::Xfs) if scope == Scope::All => {
-            let swap = swap::files(volume, &*opened)?;
-            Ok(Ok(free.iter().cloned().chain(swap.iter().cloned()).collect()))
-        }
-        (free, _) => Ok(free),
+    let found = read(disk, scope, free)?;
+    if found.is_ok() && scope == Scope::All && matches!(kind, VolumeKind::Ext4 | VolumeKind::Xfs) {
+        swap::files(volume, &*opened, free)?;
     }
+    Ok(found)
 }
 
 /// Fails unless the file system was closed in order.
@@ -214,27 +224,6 @@ fn insist_clean(state: FsState) -> Result<()> {
     };
     Err(Error::refused(format!("what the file system does not use is not certain: {why}"))
         .hint(format!("{way_out}; or copy the disk whole, without --skip-free")))
-}
-
-/// The runs worth leaving out, and no more of them than can be remembered. A run beyond the
-/// volume's end is an error.
-fn longest(free: Ranges, len: u64) -> Result<Vec<Range<u64>>> {
-    let mut least = LEAST;
-    loop {
-        let whole = |run: &Range<u64>| run.start.next_multiple_of(GRAIN)..run.end / GRAIN * GRAIN;
-        let long = |run: &Range<u64>| run.end >= run.start.saturating_add(least);
-        let runs: Vec<Range<u64>> = free.iter().map(whole).filter(long).take(MOST_RUNS).collect();
-        if let Some(run) = runs.iter().find(|run| run.end > len) {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("free space up to byte {} of a volume of {len} bytes", run.end),
-            ));
-        }
-        if runs.len() < MOST_RUNS {
-            return Ok(runs);
-        }
-        least *= 2;
-    }
 }
 
 /// A map that contradicts itself.

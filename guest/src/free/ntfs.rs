@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use vdisk_core::{Disk, ErrorKind, Ranges, Result};
+use vdisk_core::{Disk, ErrorKind, Result};
 
 use super::bits::ClearRuns;
 use super::field::Fields;
+use super::runs::Runs;
 use super::{Found, Scope, contradiction};
-use crate::ntfs::{Content, DATA, Ntfs, ROOT, Runs, UpCase, to_units};
+use crate::ntfs::{Content, DATA, Ntfs, ROOT, Runs as Places, UpCase, to_units};
 
 /// The record of `$Bitmap`.
 const BITMAP: u64 = 6;
@@ -21,31 +22,43 @@ const SHADOW_ID: [u8; 16] = [
 /// Their content is of no use to the next start.
 const MADE_ANEW: [&str; 3] = ["pagefile.sys", "swapfile.sys", "hiberfil.sys"];
 
-/// The free runs of the volume, bytes.
+/// Adds the free runs of the volume, bytes.
 ///
 /// # Errors
 /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where its parts do not fit.
-pub(super) fn free(volume: &dyn Disk, scope: Scope) -> Result<Found> {
+pub(super) fn free(volume: &dyn Disk, scope: Scope, free: &mut Runs) -> Result<Found> {
     let ntfs = Ntfs::open(volume)?;
-    let shadow = Fields::read(volume, SHADOW, 64)?;
-    if shadow.has(&SHADOW_ID, 0) && shadow.le64(48) != 0 {
+    if has_shadow_copies(volume)? {
         let why = "its shadow copies use what is free; delete them first (vssadmin delete shadows)";
         return Ok(Err(why.to_owned()));
     }
     let Some(bitmap) = runs(&ntfs, BITMAP)? else {
         return Ok(Err("its $Bitmap is kept in a way that is not known".to_owned()));
     };
-    let mut free = clear_bits(&ntfs, &bitmap)?;
+    clear_bits(&ntfs, &bitmap, free)?;
     if scope == Scope::All {
-        let files = made_anew(&ntfs)?;
-        free = free.iter().cloned().chain(files).collect();
+        made_anew(&ntfs)?.into_iter().for_each(|run| free.push(run));
     }
-    Ok(Ok(free))
+    Ok(Ok(()))
+}
+
+/// Whether Windows keeps shadow copies (System Restore's, backups') of the NTFS on `volume`: they
+/// read from it what was not changed since, so that what is written to it by others is theirs too.
+///
+/// # Errors
+/// The disk's.
+pub fn has_shadow_copies(volume: &dyn Disk) -> Result<bool> {
+    const LEN: u64 = 64;
+    if volume.len() < SHADOW + LEN {
+        return Ok(false);
+    }
+    let shadow = Fields::read(volume, SHADOW, usize::try_from(LEN).unwrap_or_default())?;
+    Ok(shadow.has(&SHADOW_ID, 0) && shadow.le64(48) != 0)
 }
 
 /// Where a file's content stands; `None` where it stands in a record, or in a way that is not known:
 /// with holes, coded, or in pieces that do not fit.
-fn runs(ntfs: &Ntfs<&dyn Disk>, file: u64) -> Result<Option<Runs>> {
+fn runs(ntfs: &Ntfs<&dyn Disk>, file: u64) -> Result<Option<Places>> {
     match ntfs.attribute(file, DATA, "") {
         Ok(Some(Content::Runs(runs, _))) => Ok(Some(runs)),
         Ok(_) => Ok(None),
@@ -54,10 +67,9 @@ fn runs(ntfs: &Ntfs<&dyn Disk>, file: u64) -> Result<Option<Runs>> {
     }
 }
 
-/// The clusters whose bits are clear in the bitmap at `runs`.
-fn clear_bits(ntfs: &Ntfs<&dyn Disk>, runs: &Runs) -> Result<Ranges> {
+/// Adds the clusters whose bits are clear in the bitmap at `runs`.
+fn clear_bits(ntfs: &Ntfs<&dyn Disk>, runs: &Places, free: &mut Runs) -> Result<()> {
     let cluster = ntfs.boot().cluster;
-    let mut free = Ranges::new();
     let mut clear = ClearRuns::default();
     let mut add = |run: Range<u64>| free.push(run.start * cluster..run.end * cluster);
     let mut left = ntfs.boot().clusters;
@@ -79,7 +91,7 @@ fn clear_bits(ntfs: &Ntfs<&dyn Disk>, runs: &Runs) -> Result<Ranges> {
     if let Some(run) = clear.end() {
         add(run);
     }
-    Ok(free)
+    Ok(())
 }
 
 /// The bytes of the files that the next start makes anew.

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use vdisk_core::{Disk, Ranges, Result};
+use vdisk_core::{Disk, Result};
 
 use super::Found;
 use super::field::Fields;
+use super::runs::Runs;
 use crate::fs::{self, FsKind, GuestFs};
 use crate::linux;
 
@@ -23,18 +24,17 @@ const LAST_PAGE: usize = 1028;
 /// Most bytes of `/etc/fstab`.
 const MOST_FSTAB: u64 = 1 << 20;
 
-/// The free bytes of a swap partition.
+/// Adds the free bytes of a swap partition.
 ///
 /// # Errors
 /// The disk's.
-pub(super) fn free(volume: &dyn Disk) -> Result<Found> {
+pub(super) fn free(volume: &dyn Disk, free: &mut Runs) -> Result<Found> {
     let len = usize::try_from(HEADER.min(volume.len())).unwrap_or_default();
-    let mut free = Ranges::new();
     match end(&Fields::read(volume, 0, len)?, volume.len()) {
         Some(end) => free.push(HEADER..end),
         None => return Ok(Err("its header does not tell how much of it is swap".to_owned())),
     }
-    Ok(Ok(free))
+    Ok(Ok(()))
 }
 
 /// The byte after the last page of swap space that has `len` bytes and begins with `header`; `None`
@@ -54,12 +54,11 @@ fn end(header: &Fields, len: u64) -> Option<u64> {
     (end <= len).then_some(end)
 }
 
-/// The content of the swap files of an ext4 or XFS volume.
+/// Adds the content of the swap files of an ext4 or XFS volume.
 ///
 /// # Errors
 /// Those of reading files.
-pub(super) fn files(volume: &Arc<dyn Disk>, opened: &dyn GuestFs) -> Result<Ranges> {
-    let mut free = Vec::new();
+pub(super) fn files(volume: &Arc<dyn Disk>, opened: &dyn GuestFs, free: &mut Runs) -> Result<()> {
     // What cannot be read names nothing that may go.
     let named = opened.read(b"/etc/fstab", MOST_FSTAB).unwrap_or_default();
     let lines = linux::mounts(&String::from_utf8_lossy(&named));
@@ -77,7 +76,7 @@ pub(super) fn files(volume: &Arc<dyn Disk>, opened: &dyn GuestFs) -> Result<Rang
             free.push(byte(HEADER)..byte(end));
         }
     }
-    Ok(free.into_iter().filter(|run| !run.is_empty()).collect())
+    Ok(())
 }
 
 /// Where the swap space in the file at `path` ends; `None` where it is none, or a suspended system

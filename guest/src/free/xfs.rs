@@ -1,26 +1,26 @@
 //! XFS: the free space B+ trees by block number ("XFS Algorithms & Data Structures", AG free space
 //! management).
 
-use vdisk_core::{Disk, Ranges, Result};
+use vdisk_core::{Disk, Result};
 
 use super::contradiction;
 use super::field::Fields;
+use super::runs::Runs;
 
 /// Most levels of a tree.
 const MOST_LEVELS: u32 = 16;
 
-/// The free runs of the volume, bytes. What waits in the lists of free blocks for the trees
+/// Adds the free runs of the volume, bytes. What waits in the lists of free blocks for the trees
 /// themselves counts as used.
 ///
 /// # Errors
 /// [`Corrupt`](vdisk_core::ErrorKind::Corrupt) where a tree does not hold what its group counts.
-pub(super) fn free(volume: &dyn Disk) -> Result<Ranges> {
+pub(super) fn free(volume: &dyn Disk, free: &mut Runs) -> Result<()> {
     let layout = Layout::read(volume)?;
-    let mut free = Ranges::new();
     for number in 0..layout.groups {
-        Group::read(volume, &layout, number)?.free(volume, &mut free)?;
+        Group::read(volume, &layout, number)?.free(volume, free)?;
     }
-    Ok(free)
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl<'a> Group<'a> {
         Ok(group)
     }
 
-    fn free(&self, volume: &dyn Disk, free: &mut Ranges) -> Result<()> {
+    fn free(&self, volume: &dyn Disk, free: &mut Runs) -> Result<()> {
         let (mut number, mut found, mut last) = (self.first_leaf(volume)?, 0, 0);
         // A leaf names the next; more of them than the group has blocks would be a ring.
         for _ in 0..self.len {

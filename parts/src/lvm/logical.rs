@@ -68,6 +68,25 @@ impl LogicalVolume {
         }))
     }
 
+    /// On which bytes of which disks `range` stands, whatever their order: one run for each area of
+    /// a segment, however short the stripes are.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](vdisk_core::ErrorKind::OutOfRange) beyond the end.
+    pub fn spans(
+        &self,
+        range: Range<u64>,
+    ) -> Result<impl Iterator<Item = (usize, Range<u64>)> + '_> {
+        in_range(range.start, range.end.saturating_sub(range.start), self.len())?;
+        let first = self.segments.partition_point(|one| one.start + one.len <= range.start);
+        let segments = self.segments.get(first..).unwrap_or_default().iter();
+        let segments = segments.take_while(move |one| one.start.max(range.start) < range.end);
+        Ok(segments.flat_map(move |one| {
+            let end = range.end.min(one.start + one.len) - one.start;
+            spans(one, range.start.saturating_sub(one.start)..end)
+        }))
+    }
+
     /// The piece that starts at byte `at`, at most up to `end`.
     fn piece(&self, at: u64, end: u64) -> Option<Piece> {
         let index = self.segments.partition_point(|segment| segment.start <= at);
@@ -86,6 +105,22 @@ impl LogicalVolume {
         let disk = self.disks.get(index).map(|disk| &**disk);
         disk.ok_or_else(|| Error::internal("a logical volume lost one of its disks"))
     }
+}
+
+/// The same for bytes of one segment, counted from its beginning; not none.
+fn spans(segment: &Segment, within: Range<u64>) -> impl Iterator<Item = (usize, Range<u64>)> + '_ {
+    let Segment { stripe, areas, .. } = segment;
+    let stripes = areas.len() as u64;
+    let (first, last) = (within.start / stripe, (within.end - 1) / stripe);
+    // The first stripes are on an area each, and so are the last.
+    (first..=last).take(areas.len()).filter_map(move |chunk| {
+        let (disk, start) = *areas.get(usize::try_from(chunk % stripes).ok()?)?;
+        let last_here = last - (last - chunk) % stripes;
+        let byte = |chunk: u64| start + chunk / stripes * stripe;
+        let from = if chunk == first { within.start % stripe } else { 0 };
+        let to = if last_here == last { (within.end - 1) % stripe + 1 } else { *stripe };
+        Some((disk, byte(chunk) + from..byte(last_here) + to))
+    })
 }
 
 impl Disk for LogicalVolume {
@@ -127,5 +162,54 @@ impl Disk for LogicalVolume {
     fn store(&self, id: usize) -> Option<&Arc<dyn Store>> {
         let disk = self.disks.get(id.checked_rem(self.disks.len())?)?;
         disk.store(id / self.disks.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vdisk_core::Ranges;
+
+    use super::*;
+
+    /// Two stripes on disks 0 and 1 of 5 units each, then 7 units on disk 1, then three stripes.
+    fn volume(unit: u64) -> LogicalVolume {
+        let segment = |start, len, stripe, areas| Segment { start, len, stripe, areas };
+        let segments = vec![
+            segment(0, 10 * unit, unit, vec![(0, 100 * unit), (1, 50 * unit)]),
+            segment(10 * unit, 7 * unit, 7 * unit, vec![(1, 200 * unit)]),
+            segment(17 * unit, 9 * unit, unit, vec![(2, 0), (0, 300 * unit), (1, 400 * unit)]),
+        ];
+        LogicalVolume::new(segments, Vec::new(), false)
+    }
+
+    #[test]
+    fn spans_are_where_the_pieces_are() {
+        let volume = volume(8);
+        for (start, end) in
+            (0..volume.len()).flat_map(|a| (a + 1..=volume.len()).map(move |b| (a, b)))
+        {
+            let spans: Vec<_> = volume.spans(start..end).unwrap().collect();
+            for disk in 0..3 {
+                let pieces = volume.map(start..end).unwrap().filter(|piece| piece.disk == disk);
+                let pieces: Ranges =
+                    pieces.map(|piece| piece.offset..piece.offset + piece.len).collect();
+                let here = spans.iter().filter(|(on, _)| *on == disk);
+                assert_eq!(here.map(|(_, run)| run.clone()).collect::<Ranges>(), pieces);
+            }
+            let total: u64 = spans.iter().map(|(_, run)| run.end - run.start).sum();
+            assert_eq!(total, end - start);
+            assert!(spans.len() <= 6);
+        }
+        assert_eq!(volume.spans(5..5).unwrap().count(), 0);
+        assert!(volume.spans(0..volume.len() + 1).is_err());
+    }
+
+    #[test]
+    fn short_stripes_make_no_more_spans() {
+        let areas = vec![(0, 0), (1, 0)];
+        let segment = Segment { start: 0, len: 1 << 50, stripe: 512, areas };
+        let volume = LogicalVolume::new(vec![segment], Vec::new(), false);
+        let spans: Vec<_> = volume.spans(512..1 << 50).unwrap().collect();
+        assert_eq!(spans, [(1, 0..1 << 49), (0, 512..1 << 49)]);
     }
 }
