@@ -85,7 +85,7 @@ pub fn strip(machine: &mut Machine, options: &StripOptions, plan: &mut Plan) -> 
             Family::Linux => linux::strip(machine, index, options, plan)?,
         }
     }
-    Ok(())
+    machine.warn_of_shadow_copies(plan)
 }
 
 /// Plans and makes, in memory, what makes the guests on `machine` start on the target.
@@ -100,7 +100,7 @@ pub fn adapt(machine: &mut Machine, options: &AdaptOptions, plan: &mut Plan) -> 
             Family::Linux => linux::adapt(machine, index, options, plan)?,
         }
     }
-    Ok(())
+    machine.warn_of_shadow_copies(plan)
 }
 
 /// The guests on the disks: the number of the disk, and their place in its inventory.

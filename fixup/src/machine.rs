@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use vdisk_core::{Change, CowDisk, Disk, Error, ErrorKind, Result};
-use vdisk_guest::fs::{GuestFsMut, open_mut};
+use vdisk_guest::free::has_shadow_copies;
+use vdisk_guest::fs::{FsKind, GuestFsMut, open_mut};
 use vdisk_guest::inventory::{Inventory, System, VolumeFacts};
 use vdisk_guest::location::{logical, members};
 use vdisk_guest::{Place, inspect_together};
 use vdisk_parts::Table;
 use vdisk_parts::lvm::LogicalVolume;
+
+use crate::Plan;
 
 /// Most bytes that may change on a disk.
 pub(crate) const LIMIT: u64 = 2 << 30;
@@ -278,6 +281,27 @@ impl Machine {
             volume.area.carry_over(&volume.disk.changes()?, &all)?;
         }
         Ok(all)
+    }
+
+    /// Tells of the volumes that change although they have shadow copies: those read from them what
+    /// Windows itself did not change, and are not kept as they were.
+    pub(crate) fn warn_of_shadow_copies(&self, plan: &mut Plan) -> Result<()> {
+        const ID: &str = "windows.shadow-copies";
+        for (place, volume) in &self.volumes {
+            let is_ntfs = volume.fs.info().kind == FsKind::Ntfs;
+            if !is_ntfs || !has_shadow_copies(&*volume.disk)? || volume.disk.changes()?.is_empty() {
+                continue;
+            }
+            let name = self.name_of(place);
+            let message =
+                format!("{name} has shadow copies (restore points), which change with it unseen");
+            if !plan.warnings.iter().any(|one| one.id == ID && one.message == message) {
+                let hint =
+                    "do not go back to them; new ones can be made once the guest has started";
+                plan.warn(ID, message, hint);
+            }
+        }
+        Ok(())
     }
 
     /// The same machine as it was before anything changed.
