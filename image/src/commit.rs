@@ -337,7 +337,7 @@ impl<'a> Job<'a> {
 
     fn run(&self, plan: &Plan, threads: usize, watch: Watch<'_>) -> Result<()> {
         // Whatever cannot be written shall fail before anything is changed.
-        let others = self.open.for_another();
+        let others = self.open.for_another().format(self.target_info.format);
         let mut target = others.open_alone_rw(&self.target.path)?;
         let mut lower = match self.between.is_empty() {
             true => self.open.open_alone_rw(self.path)?,

@@ -39,7 +39,7 @@ pub fn create_child(
     list: &[String],
     overwrite: bool,
 ) -> Result<()> {
-    let parent = open_as_parent(parent_path, options)?;
+    let parent = open_as_parent(parent_path, &options.clone().in_doubt(format))?;
     let link = parent_link(path, parent_path, parent.info())?;
     let mut output = Output::new(path, overwrite)?;
     create_child_files(&mut output, format, &link, list)?;
@@ -98,7 +98,7 @@ pub fn convert_to_child(
     watch: Watch<'_>,
 ) -> Result<CopyReport> {
     refuse_source(path, source)?;
-    let parent = open_as_parent(target.parent, &target.open)?;
+    let parent = open_as_parent(target.parent, &target.open.clone().in_doubt(target.format))?;
     let link = parent_link(path, target.parent, parent.info())?;
     let mut output = Output::new(path, overwrite)?;
     create_child_files(&mut output, target.format, &link, target.options)?;

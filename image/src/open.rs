@@ -16,7 +16,7 @@ use crate::edit;
 use crate::gate::{ExtentOpener, Gate, Search, folder_of};
 use crate::journal;
 use crate::locks::Session;
-use crate::probe::probe;
+use crate::probe::{probe, probe_with};
 use crate::raw::RawLayer;
 
 /// How an image is opened, and which other files it may open.
@@ -34,6 +34,8 @@ use crate::raw::RawLayer;
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     format: Option<Format>,
+    /// The format of a file that could be of two.
+    in_doubt: Option<Format>,
     parent: Option<PathBuf>,
     parent_dirs: Vec<PathBuf>,
     max_depth: usize,
@@ -53,6 +55,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             format: None,
+            in_doubt: None,
             parent: None,
             parent_dirs: Vec::new(),
             max_depth: 64,
@@ -152,6 +155,13 @@ impl OpenOptions {
         self
     }
 
+    /// Takes a file that could be of `format` or of another, for a guest may have written what
+    /// tells, as of `format`: the parent of a child has the child's.
+    pub(crate) fn in_doubt(mut self, format: Format) -> Self {
+        self.in_doubt = Some(format);
+        self
+    }
+
     /// As these, for an image that is not the one whose format and parent are named.
     pub(crate) fn for_another(&self) -> Self {
         Self { format: None, parent: None, ..self.clone() }
@@ -210,7 +220,7 @@ impl OpenOptions {
         let hint = ParentHint { kind: "image", style: PathStyle::Native, path: name.to_owned() };
         let mut search = Search::default();
         let found = gate.find(&folder_of(path), &hint, Access::Write, &mut search, |file| {
-            open_layer(file, None, &gate, Access::Write).map(Some)
+            open_layer(file, Kind::Probed(self.in_doubt), &gate, Access::Write).map(Some)
         })?;
         found
             .map(|opened| opened.layer)
@@ -222,8 +232,9 @@ impl OpenOptions {
         let top = self.open_top(path, &gate, Access::Write)?;
         let mut files = vec![top.file];
         let mut parents: Vec<Box<dyn Layer>> = Vec::new();
-        if let Some(parent) = top.layer.info().parent.clone() {
-            let found = self.open_parent(&parent, &files, &mut gate)?;
+        if let Some(parent) = &top.layer.info().parent {
+            let format = top.layer.info().format;
+            let found = self.open_parent(parent, format, &files, &mut gate)?;
             files.push(found.file);
             parents.push(found.layer);
             self.open_parents(&mut files, &mut parents, &mut gate)?;
@@ -288,7 +299,7 @@ impl OpenOptions {
         let file = Self::open_file(path, access)?;
         // A device's content was written by a guest: its bytes never decide what it is.
         let format = self.format.or(file.is_device().then_some(Format::Raw));
-        open_layer(file, format, gate, access)
+        open_layer(file, format.map_or(Kind::Probed(self.in_doubt), Kind::Said), gate, access)
     }
 
     /// Opens parent after parent until a layer needs none.
@@ -298,18 +309,21 @@ impl OpenOptions {
         layers: &mut Vec<Box<dyn Layer>>,
         gate: &mut Gate,
     ) -> Result<()> {
-        while let Some(parent) = layers.last().and_then(|last| last.info().parent.clone()) {
-            let found = self.open_parent(&parent, files, gate)?;
+        while let Some(child) = layers.last().map(|last| last.info())
+            && let Some(parent) = &child.parent
+        {
+            let found = self.open_parent(parent, child.format, files, gate)?;
             files.push(found.file);
             layers.push(found.layer);
         }
         Ok(())
     }
 
-    /// Opens the parent of the last of `files`.
+    /// Opens the parent of the last of `files`, which is of `format`.
     fn open_parent(
         &self,
         parent: &ParentRef,
+        format: Format,
         files: &[LayerFile],
         gate: &mut Gate,
     ) -> Result<Opened> {
@@ -323,13 +337,12 @@ impl OpenOptions {
         if let (Some(named), 1) = (&self.parent, files.len()) {
             let file = HostFile::open(named)?;
             gate.allow(folder_of(named))?;
-            let mut suitor =
-                Suitor { parent, files, renewed: self.renewed.as_ref(), refused: None };
+            let mut suitor = self.suitor(parent, format, files);
             let accepted = suitor.try_file(file, gate)?;
             return accepted.ok_or_else(|| suitor.refusal(&child.path));
         }
         let mut search = Search::default();
-        let mut suitor = Suitor { parent, files, renewed: self.renewed.as_ref(), refused: None };
+        let mut suitor = self.suitor(parent, format, files);
         for hint in &parent.hints {
             let base = folder_of(&child.path);
             let found = gate
@@ -344,6 +357,15 @@ impl OpenOptions {
         let name = parent.hints.first().map_or("", |hint| hint.path.as_str());
         Err(search.failed("parent", name, &child.path, "--parent FILE"))
     }
+
+    fn suitor<'a>(
+        &'a self,
+        parent: &'a ParentRef,
+        format: Format,
+        files: &'a [LayerFile],
+    ) -> Suitor<'a> {
+        Suitor { parent, format, files, renewed: self.renewed.as_ref(), refused: None }
+    }
 }
 
 fn is_device(path: &Path) -> bool {
@@ -356,17 +378,21 @@ struct Opened {
     file: LayerFile,
 }
 
-fn open_layer(
-    file: HostFile,
-    format: Option<Format>,
-    gate: &Gate,
-    access: Access,
-) -> Result<Opened> {
+/// How the format of a file is known.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// It was said.
+    Said(Format),
+    /// By its content; where that could be of two formats, it is this one.
+    Probed(Option<Format>),
+}
+
+fn open_layer(file: HostFile, kind: Kind, gate: &Gate, access: Access) -> Result<Opened> {
     let known = LayerFile { path: file.path().to_owned(), id: file.id() };
     let store = gate.store(file, access)?;
-    let format = match format {
-        Some(format) => format,
-        None => probe(&*store)?,
+    let format = match kind {
+        Kind::Said(format) => format,
+        Kind::Probed(in_doubt) => probe_with(&*store, in_doubt)?,
     };
     tracing::debug!(path = %known.path.display(), %format, ?access, "opening a layer");
     let opener = ExtentOpener { gate, image: &known.path };
@@ -401,6 +427,8 @@ pub(crate) fn open_as(
 /// Looks at files that may be the parent.
 struct Suitor<'a> {
     parent: &'a ParentRef,
+    /// The child's format.
+    format: Format,
     files: &'a [LayerFile],
     renewed: Option<&'a (String, String)>,
     refused: Option<Error>,
@@ -418,7 +446,7 @@ impl Suitor<'_> {
             self.refuse(error.hint("name the right parent with --parent FILE"));
             return Ok(None);
         }
-        let opened = match open_layer(file, None, gate, Access::Read) {
+        let opened = match open_layer(file, Kind::Probed(Some(self.format)), gate, Access::Read) {
             Ok(opened) => opened,
             Err(error) if error.kind() == ErrorKind::UnknownFormat => {
                 self.refuse(self.mismatch(&path, "no image of a known format"));

@@ -91,7 +91,7 @@ pub fn rebase(
             .in_file(path)
             .hint("make an image that keeps what differs with: vdisk convert -b PARENT"));
     };
-    let parent = open_parent(path, &alone, open, request)?;
+    let parent = open_parent(path, &alone, &open.for_another().in_doubt(info.format), request)?;
     refuse_mismatch(request.parent, &info, parent.info())?;
     drop(alone);
     let copied = match request.link_only {
@@ -125,7 +125,7 @@ fn open_parent(
     if own.contains(&HostFile::open(request.parent)?.id()) {
         return Err(cycle());
     }
-    let parent = open_as_parent(request.parent, &open.for_another())?;
+    let parent = open_as_parent(request.parent, open)?;
     if parent.host_ids().iter().any(|id| own.contains(id)) {
         return Err(cycle());
     }

@@ -458,6 +458,85 @@ fn a_raw_disk_that_looks_like_a_descriptor_opens_nothing() {
     assert_error(&error, ErrorKind::Confined, &raw, "--parent-dir /etc");
 }
 
+/// What a guest may write to the start of its disk to have it taken for an image of `format`. The
+/// VMDK's second extent is the file `secret.img` beside it.
+fn disguise(yard: &Yard, format: Format) -> Vec<u8> {
+    let path = yard.home(&format!("disguise.{format}"));
+    vdisk::create(&path, &NewImage::new(format, 1 << 20), false).unwrap();
+    if format == Format::Vmdk {
+        let line = "RW 2048 SPARSE \"disguise.vmdk\"";
+        let more = format!("{line}\nRW 2048 FLAT \"secret.img\" 0");
+        patch_vmdk(&path, |text| text.replace(line, &more));
+        std::fs::write(yard.home("secret.img"), vec![7; 1 << 20]).unwrap();
+        let opened = Image::open(&path).unwrap();
+        assert!(bytes_of(&opened)[1 << 20..].iter().all(|byte| *byte == 7), "it leads nowhere");
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    bytes
+}
+
+fn put(path: &Path, bytes: &[u8], at: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, at).unwrap();
+}
+
+#[test]
+fn the_guest_of_a_fixed_vhd_cannot_turn_it_into_another_image() {
+    const SIZE: u64 = 16 << 20;
+    for format in [Format::Vmdk, Format::Vhdx] {
+        let yard = Yard::new();
+        let start = disguise(&yard, format);
+        let (image, above) = (yard.home("guest.vhd"), yard.home("child.vhd"));
+        let mut new = NewImage::new(Format::Vhd, SIZE);
+        new.set_list("subformat=fixed").unwrap();
+        vdisk::create(&image, &new, false).unwrap();
+        child(&above, &image);
+        put(&image, &start, 0);
+        for error in [
+            Image::open(&image).unwrap_err(),
+            OpenOptions::new().open_rw(&image).unwrap_err(),
+            vdisk::check(&image, &no_options()).unwrap_err(),
+        ] {
+            assert_error(&error, ErrorKind::Refused, &image, "-f vhd");
+        }
+        let told = bytes_of(&open_as_said(Format::Vhd, &image));
+        assert!(told.len() as u64 == SIZE && told.starts_with(&start), "{format}");
+        // The child says what its parent is.
+        assert!(bytes_of(&Image::open(&above).unwrap()) == told, "{format}");
+        child(&yard.home("another.vhd"), &image);
+        let request = vdisk::RebaseRequest { link_only: true, ..vdisk::RebaseRequest::new(&image) };
+        vdisk::rebase(&above, &no_options(), &request, Watch::default()).unwrap();
+        let request = vdisk::CommitRequest { force: true, ..vdisk::CommitRequest::default() };
+        vdisk::commit(&above, &no_options(), &request, Watch::default()).unwrap();
+
+        // While it grows, the footer at its end names the old size.
+        let footer = std::fs::read(&image).unwrap()[SIZE as usize..].to_vec();
+        put(&image, &footer, SIZE + 8192);
+        assert_error(&Image::open(&image).unwrap_err(), ErrorKind::Refused, &image, "-f vhd");
+        put(&image, &[0; 512], 0);
+        let error = Image::open(&image).unwrap_err();
+        assert_error(&error, ErrorKind::UnknownFormat, &image, "-f vhd");
+        let mut grown = no_options().format(Format::Vhd).open_rw(&image).unwrap();
+        grown.resize(SIZE + 8192).unwrap();
+        grown.close().unwrap();
+        assert_eq!(source_len(&Image::open(&image).unwrap()), SIZE + 8192);
+
+        // Nor can the guest of another image write such an end to its last block.
+        let other = yard.home(&format!("disguise.{format}"));
+        std::fs::write(&other, &start).unwrap();
+        put(&other, &footer, start.len() as u64);
+        let error = Image::open(&other).unwrap_err();
+        assert_error(&error, ErrorKind::Refused, &other, &format!("-f {format}"));
+        open_as_said(format, &other);
+    }
+}
+
+fn open_as_said(format: Format, path: &Path) -> Image {
+    no_options().format(format).open(path).unwrap()
+}
+
 // Outputs.
 
 fn over(source: &Image, path: &Path, format: Format, list: &str) -> vdisk::Result<()> {

@@ -3,6 +3,8 @@
 //! A fixed disk has one footer, at the end. Other disks have a copy at byte 0, which is written
 //! once and so survives a power cut while the file grows and its end has no footer.
 
+use std::cmp::Ordering;
+
 use vdisk_core::{Error, Result, Store, StoreExt};
 
 use crate::footer::{Damage, DiskType, FOOTER, Footer, SHORT_FOOTER};
@@ -112,6 +114,37 @@ fn read(store: &dyn Store, at: u64, len: u64) -> Result<Place> {
         store.fetch(there, at, "VHD footer")?;
     }
     Ok(Place { at, len, found: Footer::parse(&bytes) })
+}
+
+/// What the end of a file says of a fixed disk, whose start is its guest's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FixedEnd {
+    /// Nothing: there is no footer, or that of another kind of disk.
+    None,
+    /// The footer of a fixed disk of just the file's length.
+    Fits,
+    /// The footer of a fixed disk of fewer bytes: its change of size may have been cut off.
+    Shorter,
+    /// A footer that is damaged, or of a fixed disk of more bytes.
+    Damaged,
+}
+
+/// What the end of the file says of a fixed disk.
+///
+/// # Errors
+/// The host's.
+pub fn fixed_end(store: &dyn Store) -> Result<FixedEnd> {
+    let Some(Footers { tail, .. }) = Footers::find(store)? else { return Ok(FixedEnd::None) };
+    Ok(match &tail.found {
+        Err(Damage::Cookie) => FixedEnd::None,
+        Err(Damage::Checksum { .. }) => FixedEnd::Damaged,
+        Ok(footer) if footer.disk_type() != Ok(DiskType::Fixed) => FixedEnd::None,
+        Ok(footer) => match footer.current_size().cmp(&tail.at) {
+            Ordering::Equal => FixedEnd::Fits,
+            Ordering::Less => FixedEnd::Shorter,
+            Ordering::Greater => FixedEnd::Damaged,
+        },
+    })
 }
 
 /// Whether the file is a VHD, by its content: a footer copy (intact or not) at byte 0, or at the

@@ -18,7 +18,7 @@
 //! | specification | module |
 //! | --- | --- |
 //! | Hard Disk Footer Format | `footer`, `geometry` (CHS), `time` (time stamps) |
-//! | the two places of the footer | `footers`: finding it, [`probe`] |
+//! | the two places of the footer | `footers`: finding it, [`probe`], [`fixed_end`] |
 //! | Dynamic Disk Header Format | `header`, `locator` (parent locators) |
 //! | Block Allocation Table and Data Blocks | `bat`, `bitmap`, `shape` (lengths and places) |
 //! | Implementing a Dynamic Disk, a Differencing Disk | `sparse` (reading), `write`, `resize`, `compact` |
@@ -100,6 +100,6 @@ pub use child::{ChildOptions, create_child};
 pub use create::{
     CreateOptions, DEFAULT_BLOCK_SIZE, MAX_LARGE_SIZE, MAX_SIZE, Subformat, create, file_size,
 };
-pub use footers::probe;
+pub use footers::{FixedEnd, fixed_end, probe};
 pub use open::{OpenOptions, SizeBy, VhdLayer, open};
 pub use repair::{mend, reclaim};
