@@ -16,6 +16,9 @@ const PIECE: usize = 1 << 20;
 /// Directories inside each other; more of them lead round in circles.
 const DEEPEST: usize = 200;
 
+/// What a name counts, for [`extract_at_most`], beside the bytes of its file.
+pub const NAME: u64 = 4096;
+
 /// What was written, and what was not.
 #[derive(Debug, Default)]
 pub struct Extracted {
@@ -27,6 +30,8 @@ pub struct Extracted {
     pub links: u64,
     /// Bytes of the files.
     pub bytes: u64,
+    /// The same with what names count.
+    pub counted: u64,
     /// What failed, each with its path in the volume; the rest was written all the same.
     pub failures: Vec<Error>,
     /// Devices, pipes and sockets, which are left out.
@@ -50,14 +55,31 @@ pub fn extract(
     force: bool,
     cancel: &Cancel,
 ) -> Result<Extracted> {
+    extract_at_most(fs, path, target, force, u64::MAX, cancel)
+}
+
+/// As [`extract`], of a tree of no more than `most` bytes: zeros count like others, and each name as
+/// much as [`NAME`].
+///
+/// # Errors
+/// As [`extract`]; [`ErrorKind::NoSpace`] where there is more. What came before is on the host then.
+pub fn extract_at_most(
+    fs: &dyn GuestFs,
+    path: &[u8],
+    target: &Path,
+    force: bool,
+    most: u64,
+    cancel: &Cancel,
+) -> Result<Extracted> {
     let stat = fs.stat(path)?;
     let name = path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty());
     let target = match name {
         Some(name) if target.is_dir() => target.join(safe_name(name)?),
         _ => target.to_owned(),
     };
-    let mut job = Job { fs, force, cancel, done: Extracted::default() };
+    let mut job = Job { fs, force, cancel, left: Some(most), done: Extracted::default() };
     job.node(path, &stat, &target, 0)?;
+    job.done.counted = most.saturating_sub(job.left.unwrap_or_default());
     Ok(job.done)
 }
 
@@ -65,12 +87,20 @@ struct Job<'a> {
     fs: &'a dyn GuestFs,
     force: bool,
     cancel: &'a Cancel,
+    /// Bytes that may still be written; none where there were more.
+    left: Option<u64>,
     done: Extracted,
 }
 
 impl Job<'_> {
     fn node(&mut self, path: &[u8], stat: &Stat, target: &Path, depth: usize) -> Result<()> {
         self.cancel.check()?;
+        let cost = NAME + if stat.kind == FileKind::File { stat.size } else { 0 };
+        self.left = self.left.and_then(|left| left.checked_sub(cost));
+        if self.left.is_none() {
+            let shown = String::from_utf8_lossy(path);
+            return Err(Error::new(ErrorKind::NoSpace, format!("{shown}: the tree is too large")));
+        }
         match stat.kind {
             FileKind::File => self.file(path, stat, target),
             FileKind::Directory => self.directory(path, stat, target, depth),
@@ -144,7 +174,9 @@ impl Job<'_> {
                 self.node(&inner, &stat, &target.join(name), depth + 1)
             });
             match done {
-                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Cancelled || self.left.is_none() => {
+                    return Err(error);
+                }
                 Err(error) => self.done.failures.push(error),
                 Ok(()) => {}
             }

@@ -88,7 +88,7 @@ mod shared;
 mod tree;
 pub mod windows;
 
-pub use extract::{Extracted, extract};
+pub use extract::{Extracted, extract, extract_at_most};
 pub use inspect::{inspect, inspect_together};
 pub use inventory::Inventory;
 pub use location::{Location, Place};

@@ -9,12 +9,14 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use vdisk_core::{Error, Result};
+use vdisk_guest::extract::NAME;
 
 use super::tree::Tree;
 
@@ -23,21 +25,14 @@ const MOST_MADE: u64 = 512 << 20;
 const MOST_SAID: usize = 2048;
 /// How long a program may take; a slow machine needs some minutes.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// Not in the copy: what no initramfs is made from, and what the sandbox has its own of.
-const LEFT_OUT: &[&str] = &[
-    "dev",
-    "proc",
-    "sys",
-    "run",
-    "tmp",
-    "var",
-    "home",
-    "root",
-    "srv",
-    "media",
-    "mnt",
-    "lost+found",
-];
+/// What an initramfs is made from; no other folder of the root is in the copy.
+const WANTED: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "boot"];
+/// Bytes of the copy: the systems of large machines have some 10 GiB.
+const MOST_COPIED: u64 = 32 << 30;
+/// Bytes that programs may add to it.
+const MOST_ADDED: u64 = 8 << 30;
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 /// Made empty in the copy.
 const EMPTY: &[&str] = &["dev", "proc", "sys", "run", "tmp", "var", "var/tmp", "var/lib", "root"];
 
@@ -98,16 +93,15 @@ impl Maker {
         modules: &[&str],
     ) -> Result<Made> {
         refuse_here(arch)?;
-        let folder = tempfile::Builder::new()
-            .prefix("vdisk-guest-")
-            .tempdir()
-            .map_err(|error| Error::io(error, "make a folder for a copy of the guest"))?;
-        tree.copy_out(folder.path(), LEFT_OUT)?;
-        furnish(folder.path())?;
+        let (_outer, folder) = workplace()?;
+        tree.copy_out(&folder, WANTED, MOST_COPIED).map_err(|error| {
+            Error::refused(format!("the guest could not be copied for its {}: {error}", self.name))
+        })?;
+        furnish(&folder)?;
         let script = format!("set -e\nexec 3>&1 1>&2\n{}\nexec cat /made >&3", self.script);
-        let mut sandbox = sandbox(folder.path());
+        let mut sandbox = sandbox(&folder);
         sandbox.args(["/bin/sh", "-c", &script, "sh", version, &modules.join(" ")]);
-        let (done, made) = Run::start(sandbox)?.finish()?;
+        let (done, made) = Run::start(sandbox)?.finish(&folder)?;
         if !done || made.bytes.is_empty() {
             let Made { said, .. } = made;
             return Err(Error::refused(format!("the guest's {} failed: {said}", self.name)));
@@ -137,6 +131,40 @@ fn refuse_here(arch: Option<&str>) -> Result<()> {
             .hint("install bubblewrap (bwrap)"));
     }
     Ok(())
+}
+
+/// A folder that only we may enter, and the one in it that the guest's programs see. They may give
+/// rights to all that they see: what they make could else be run by anybody on the host.
+fn workplace() -> Result<(TempDir, PathBuf)> {
+    let failed = |error| Error::io(error, "make a folder for a copy of the guest");
+    let outer = tempfile::Builder::new()
+        .prefix("vdisk-guest-")
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir()
+        .map_err(failed)?;
+    let inner = outer.path().join("root");
+    fs::create_dir(&inner).map_err(failed)?;
+    Ok((outer, inner))
+}
+
+/// Bytes in use below a folder, each name counting too; as far as `most`. What is changing is
+/// looked at, so what cannot be read is not there any more.
+fn used(folder: &Path, most: u64) -> u64 {
+    let mut used = 0_u64;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(entries) = folders.pop().map(fs::read_dir) {
+        for entry in entries.into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            used = used.saturating_add(NAME).saturating_add(found.blocks().saturating_mul(512));
+            if used > most {
+                return used;
+            }
+            if found.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    used
 }
 
 /// Makes the directories that programs expect, beside what was copied.
@@ -194,18 +222,23 @@ impl Run {
         Ok(Self { child, made, said, end: Instant::now() + LIMIT })
     }
 
-    /// Waits for its end; whether it did well, and what came.
-    fn finish(mut self) -> Result<(bool, Made)> {
+    /// Waits for its end; whether it did well, and what came. It may use only so much of the folder.
+    fn finish(mut self, folder: &Path) -> Result<(bool, Made)> {
+        let most = used(folder, u64::MAX).saturating_add(MOST_ADDED);
+        let mut look = Instant::now() + LOOK;
         let failed = |error| Error::io(error, "wait for the guest's tools");
         let done = loop {
             if let Some(status) = self.child.try_wait().map_err(failed)? {
                 break status.success();
             }
             if Instant::now() > self.end {
-                // With it goes everything in the sandbox.
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return Err(Error::refused("the guest's tools did not come to an end"));
+                return Err(self.stop("the guest's tools did not come to an end"));
+            }
+            if Instant::now() > look {
+                if used(folder, most) > most {
+                    return Err(self.stop("the guest's tools fill the host's temporary folder"));
+                }
+                look = Instant::now() + LOOK;
             }
             sleep(Duration::from_millis(50));
         };
@@ -213,6 +246,13 @@ impl Run {
         let said = self.said.join().unwrap_or_default();
         let said = String::from_utf8_lossy(&said).replace(|c: char| c.is_control(), " ");
         Ok((done, Made { bytes, said: said.trim().to_owned() }))
+    }
+
+    /// Ends it, and with it everything in the sandbox.
+    fn stop(&mut self, why: &str) -> Error {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        Error::refused(why)
     }
 }
 
@@ -237,6 +277,17 @@ mod tests {
         let text: Vec<u8> = (0..20_000u32).map(|n| (n % 251) as u8).collect();
         assert_eq!(last_of(&text[..]), text[20_000 - MOST_SAID..]);
         assert_eq!(last_of(&b"all"[..]), b"all");
+    }
+
+    #[test]
+    fn only_we_may_enter_where_they_work() {
+        let (outer, inner) = workplace().unwrap();
+        assert_eq!(fs::metadata(outer.path()).unwrap().mode() & 0o7777, 0o700);
+        fs::create_dir(inner.join("a")).unwrap();
+        fs::write(inner.join("a/b"), vec![1; 100_000]).unwrap();
+        std::os::unix::fs::symlink("/", inner.join("link")).unwrap();
+        assert!((100_000..200_000).contains(&used(&inner, u64::MAX)));
+        assert!(used(&inner, 5000) > 5000);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vdisk_core::{Cancel, Error, ErrorKind, Result};
 use vdisk_guest::fs::{DirEntry, Edit, FileKind, GuestFsMut, Stat, Unix};
 use vdisk_guest::inventory::Mount;
-use vdisk_guest::{Place, extract};
+use vdisk_guest::{Place, extract_at_most};
 
 use super::devices::Devices;
 use crate::Machine;
@@ -151,27 +151,32 @@ impl<'m> Tree<'m> {
         self.edit(path, |fs, path| fs.apply(&Edit::Write { path, offset, data }))
     }
 
-    /// Writes the tree to a folder of the host that is empty, but for the names in the root
-    /// directory that are `left_out`. What cannot be read is left out too.
+    /// Writes what is `wanted` of the root directory, with the volumes mounted below it, to a folder
+    /// of the host that is empty: no more than `most` bytes, as [`extract_at_most`] counts.
     ///
     /// # Errors
-    /// The volumes' where their root cannot be read; the host's.
-    pub(crate) fn copy_out(&mut self, folder: &Path, left_out: &[&str]) -> Result<()> {
-        let (cancel, mounts) = (Cancel::default(), self.mounts.clone());
+    /// [`ErrorKind::NoSpace`] where there is more, or the host has no room; what else could not be
+    /// read or written, for a program would take the rest for the whole.
+    pub(crate) fn copy_out(&mut self, folder: &Path, wanted: &[&str], most: u64) -> Result<()> {
+        let (cancel, mounts, mut left) = (Cancel::default(), self.mounts.clone(), most);
         for (point, place) in mounts.iter().rev() {
-            let fs = self.machine.volume(place)?.fs();
+            let fs = &*self.machine.volume(place)?.fs();
+            let mut copy = |from: &str, to: &Path, force| {
+                let done = extract_at_most(fs, from.as_bytes(), to, force, left, &cancel)?;
+                left = left.saturating_sub(done.counted);
+                done.failures.into_iter().next().map_or(Ok(()), Err)
+            };
             if point.is_empty() {
-                let root = if self.root.is_empty() { "/" } else { &self.root };
-                for entry in fs.read_dir(root.as_bytes())? {
-                    let Ok(name) = String::from_utf8(entry.name) else { continue };
-                    if left_out.contains(&name.as_str()) {
-                        continue;
-                    }
+                for name in wanted {
                     let from = format!("{}/{name}", self.root);
-                    extract(fs, from.as_bytes(), &folder.join(&name), false, &cancel)?;
+                    if found(fs.stat(from.as_bytes()))?.is_some() {
+                        copy(&from, &folder.join(name), false)?;
+                    }
                 }
-            } else if let Some(target) = folder_below(folder, point) {
-                extract(fs, b"/", &target, true, &cancel)?;
+            } else if wanted.iter().any(|name| is_below(point, name))
+                && let Some(target) = folder_below(folder, point)
+            {
+                copy("/", &target, true)?;
             }
         }
         Ok(())
@@ -250,6 +255,12 @@ impl<'m> Tree<'m> {
         }
         (Place::Disk, path.as_bytes().to_vec())
     }
+}
+
+/// Whether a path is that of the directory `name` in the root, or below it.
+fn is_below(path: &str, name: &str) -> bool {
+    let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(name));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The directory of the host at `point` below `folder`, if no link is on the way.

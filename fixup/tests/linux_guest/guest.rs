@@ -68,11 +68,11 @@ impl Guest {
 
     /// A disk with one partition.
     pub(crate) fn disk(&self) -> NamedTempFile {
-        self.disk_of("ext4")
+        self.disk_with(&["-t", "ext4"])
     }
 
-    /// The same, with this file system.
-    pub(crate) fn disk_of(&self, kind: &str) -> NamedTempFile {
+    /// The same, with a file system as mke2fs makes it with these options.
+    pub(crate) fn disk_with(&self, options: &[&str]) -> NamedTempFile {
         let image = NamedTempFile::new().unwrap();
         image.as_file().set_len(START + SIZE).unwrap();
         let mut sfdisk = Command::new("sfdisk")
@@ -90,9 +90,8 @@ impl Guest {
         let offset = format!("offset={START}");
         let blocks = format!("{}k", SIZE >> 10);
         let folder = arg(self.0.path());
-        let args =
-            ["-q", "-t", kind, "-U", UUID, "-d", folder, "-E", &offset, arg(image.path()), &blocks];
-        must("mke2fs", &args);
+        let args = ["-q", "-U", UUID, "-d", folder, "-E", &offset, arg(image.path()), &blocks];
+        must("mke2fs", &[options, &args].concat());
         image
     }
 }

@@ -217,7 +217,7 @@ fn nothing_of_old_secrets_is_left_on_the_disk() {
     std::fs::write(&seed, "seed").unwrap();
     std::fs::hard_link(&seed, guest.0.path().join("other")).unwrap();
     for kind in ["ext4", "ext3"] {
-        let image = guest.disk_of(kind);
+        let image = guest.disk_with(&["-t", kind]);
         let on_disk = || -> Vec<u8> { std::fs::read(image.path()).unwrap() };
         let has =
             |disk: &[u8], text: &String| memchr::memmem::find(disk, text.as_bytes()).is_some();

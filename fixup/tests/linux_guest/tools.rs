@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vdisk_fixup::{AdaptOptions, Machine, Plan, Target, adapt};
 use vdisk_testkit::VecDisk;
@@ -22,7 +23,9 @@ mount -t tmpfs none /run && echo HOLE: a mount
 chroot / true && echo HOLE: another root
 cat /etc/initramfs-tools/conf.d/zz-vdisk
 touch /home && echo written
-[ "$3" = 6.1 ] && exec cp /prepared "$2"
+[ -e /data ] && echo HOLE: more than what it needs
+chmod 755 / && cp /bin/sh /shell && chmod 4755 /shell && sleep 1 && chmod 700 /shell
+[ "$3" = 6.1 ] && exec cp /usr/prepared "$2"
 "#;
 
 /// Puts programs of the host into the guest, with what they are linked to.
@@ -68,16 +71,24 @@ fn adapted(image: &std::path::Path, allowed: bool) -> (Machine, Plan) {
     (machine, plan)
 }
 
+fn can_run() -> bool {
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root {
+        skip("bwrap", "running the guest's tools takes root");
+    }
+    is_root && tools() && programs(&["bwrap", "xz"])
+}
+
 #[test]
 fn it_runs_if_allowed_within_walls_and_what_it_makes_is_looked_at() {
-    if !tools() || !programs(&["bwrap", "xz"]) {
+    if !can_run() {
         return;
     }
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return skip("bwrap", "running the guest's tools takes root");
-    }
     let guest = Guest::new("debian");
-    put_programs(&guest, &["sh", "cat", "cp", "cut", "mknod", "mount", "chroot", "touch", "true"]);
+    put_programs(
+        &guest,
+        &["sh", "cat", "cp", "cut", "mknod", "mount", "chroot", "touch", "true", "chmod", "sleep"],
+    );
     guest.initramfs(
         "boot/initrd.img-6.1",
         &[("scripts/init-top/udev", "")],
@@ -86,6 +97,10 @@ fn it_runs_if_allowed_within_walls_and_what_it_makes_is_looked_at() {
     guest.file("etc/initramfs-tools/modules", "");
     guest.file("etc/initramfs-tools/conf.d/own", "MODULES=dep\n");
     guest.file("home/secret", "not for tools\n");
+    // As on XFS it could have 8 EiB.
+    guest.file("data/huge", "");
+    let huge = std::fs::File::options().write(true).open(guest.0.path().join("data/huge"));
+    huge.unwrap().set_len(1 << 40).unwrap();
     for (name, text) in [("update-initramfs", ""), ("mkinitramfs", MKINITRAMFS)] {
         let path = format!("usr/sbin/{name}");
         guest.file(&path, text);
@@ -93,7 +108,7 @@ fn it_runs_if_allowed_within_walls_and_what_it_makes_is_looked_at() {
         std::fs::set_permissions(guest.0.path().join(path), mode).unwrap();
     }
     // What it makes lacks a module at first.
-    guest.initramfs("prepared", &[("usr/lib/modules/6.1/kernel/virtio_pci.ko", "")], &["gzip"]);
+    guest.initramfs("usr/prepared", &[("usr/lib/modules/6.1/kernel/virtio_pci.ko", "")], &["gzip"]);
     let (_, plan) = adapted(guest.disk().path(), true);
     let refusal = &plan.refusals[0];
     assert!(refusal.message.contains("left virtio_scsi out"), "{refusal:?}");
@@ -101,12 +116,21 @@ fn it_runs_if_allowed_within_walls_and_what_it_makes_is_looked_at() {
     let made =
         ["virtio_pci", "virtio_scsi"].map(|name| format!("usr/lib/modules/6.1/kernel/{name}.ko"));
     let made: Vec<(&str, &str)> = made.iter().map(|path| (path.as_str(), "")).collect();
-    guest.initramfs("prepared", &made, &["gzip"]);
+    guest.initramfs("usr/prepared", &made, &["gzip"]);
     let image = guest.disk();
     let (_, plan) = adapted(image.path(), false);
     assert!(plan.refusals[0].hint.as_ref().unwrap().contains("--run-guest-tools"), "{plan:?}");
-    let (machine, plan) = adapted(image.path(), true);
+    let ended = AtomicBool::new(false);
+    let ((machine, plan), seen) = std::thread::scope(|scope| {
+        let seen = scope.spawn(|| shells(&ended));
+        let done = adapted(image.path(), true);
+        ended.store(true, Ordering::Relaxed);
+        (done, seen.join().unwrap())
+    });
     assert_eq!(plan.refusals, []);
+    // What it gave rights to can be reached by nobody else.
+    assert!(!seen.is_empty());
+    assert!(seen.iter().all(|mode| mode & 0o7777 == 0o700), "{seen:?}");
     let action = plan.actions.iter().find(|one| one.id == "linux.initramfs.made").unwrap();
     let said = action.after.as_ref().unwrap();
     assert!(!said.contains("HOLE"), "{said}");
@@ -124,10 +148,61 @@ fn it_runs_if_allowed_within_walls_and_what_it_makes_is_looked_at() {
     }
 
     carry_out(&machine, image.path());
-    let prepared = std::fs::read(guest.0.path().join("prepared")).unwrap();
+    let prepared = std::fs::read(guest.0.path().join("usr/prepared")).unwrap();
     assert_eq!(cat(image.path(), "/boot/initrd.img-6.1"), prepared);
     // Nothing else that it did is in the guest.
     assert_eq!(cat(image.path(), "/home/secret"), b"not for tools\n");
     assert_eq!(cat(image.path(), "/etc/initramfs-tools/conf.d/zz-vdisk"), b"");
     assert_eq!(ids(&adapted(image.path(), true).1), Vec::<&str>::new());
+}
+
+/// The rights of the folders of the host in which a program that all may run as root was seen.
+fn shells(ended: &AtomicBool) -> Vec<u32> {
+    let mut seen = Vec::new();
+    while !ended.load(Ordering::Relaxed) {
+        let folders = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+        for folder in folders.map(|entry| entry.path()) {
+            if !arg(&folder).contains("vdisk-guest-") {
+                continue;
+            }
+            let is_shell = |path: &str| {
+                let found = folder.join(path).metadata();
+                found.is_ok_and(|found| found.mode() & 0o7777 == 0o4755)
+            };
+            if is_shell("shell") || is_shell("root/shell") {
+                seen.extend(folder.metadata().map(|found| found.mode()));
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    seen
+}
+
+/// A name in the guest's root that is a path of the host.
+#[test]
+fn no_name_in_the_guest_leads_to_the_host() {
+    if !can_run() {
+        return;
+    }
+    let hole = format!("/tmp/vdisk-hole-{}", std::process::id());
+    let guest = Guest::new("debian");
+    let lzma = ["xz", "--format=lzma"];
+    guest.initramfs("boot/initrd.img-6.1", &[("scripts/init-top/udev", "")], &lzma);
+    put_programs(&guest, &["sh"]);
+    guest.file("usr/sbin/mkinitramfs", "");
+    guest.file("usr/sbin/update-initramfs", "");
+    guest.file(&hole[1..], "from the guest");
+    guest.file(&hole.replace('/', "!"), "from the guest");
+    // Without checksums of directories a name can be changed in place.
+    let image = guest.disk_with(&["-t", "ext4", "-O", "^metadata_csum,^dir_index"]);
+    let mut disk = std::fs::read(image.path()).unwrap();
+    let name = hole.replace('/', "!");
+    let at = memchr::memmem::find(&disk, name.as_bytes()).unwrap();
+    disk[at..at + name.len()].copy_from_slice(hole.as_bytes());
+    std::fs::write(image.path(), disk).unwrap();
+    let (_, plan) = adapted(image.path(), true);
+    let there = std::fs::remove_file(&hole).is_ok();
+    assert!(!there, "{plan:?}");
+    // It came as far as to run them.
+    assert!(plan.refusals[0].message.contains("initramfs-tools failed"), "{plan:?}");
 }
