@@ -253,7 +253,7 @@ pub(crate) struct ConvertArgs {
     /// Read the output again and compare it with the source
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Replace an existing output
+    /// Replace an existing output; with -n, also one on which other images stand, and become invalid
     #[arg(long)]
     pub(crate) force: bool,
     /// Show progress (the same as --progress bar)
@@ -356,6 +356,9 @@ pub(crate) struct ResizeArgs {
     /// Allow making it smaller: what is cut off is lost
     #[arg(long)]
     pub(crate) shrink: bool,
+    /// Go on although other images stand on it, and become invalid
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Say what would be done and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

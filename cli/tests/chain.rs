@@ -77,7 +77,7 @@ fn a_note_of_a_broken_commit_names_the_command() {
     let cid =
         |image: &str| place.json(&format!("info {image}"))["identity"].as_str().unwrap().to_owned();
     let old = cid("base.vmdk");
-    place.run("convert -n -f raw base.raw base.vmdk").ok();
+    place.run("convert -n --force -f raw base.raw base.vmdk").ok();
     let new = cid("base.vmdk");
     place.run("map mid.vmdk").fails(6, &["vdisk rebase -u"]);
     let note = format!("vdisk commit 1\nlink {old}\nidentity {new}\noriginal {old}\n");
@@ -129,5 +129,34 @@ fn rebase_keeps_the_content_or_only_the_link() {
         common::Ran::from(none).fails(64, &["vdisk convert"]);
         place.run(&format!("create larger.{format} 3M")).ok();
         place.run(&format!("rebase -u -b larger.{format} {top}")).fails(7, &["bytes"]);
+    }
+}
+
+#[test]
+fn what_others_stand_on_is_neither_resized_nor_written_over() {
+    for format in FORMATS {
+        let place = chain(format);
+        let (base, mid) = (format!("base.{format}"), format!("mid.{format}"));
+        let before = place.read(&base);
+        for line in [
+            format!("resize {base} +1M"),
+            format!("resize --dry-run {base} +1M"),
+            format!("resize --shrink {base} 1M"),
+            format!("convert -n -f raw base.raw {base}"),
+        ] {
+            place.run(&line).fails(7, &[&mid, "--force"]);
+        }
+        assert!(place.read(&base) == before, "{format}: a refusal changed it");
+        // Done all the same, it can be taken back, and the child with it.
+        place.run(&format!("resize --force {base} +1M")).ok();
+        if format != "vhd" {
+            place.run(&format!("map {mid}")).fails(6, &["rebase -u"]);
+            let ran = place.run(&format!("rebase -u -b {base} {mid}"));
+            ran.fails(7, &[&format!("vdisk resize --shrink {base} 2097152")]);
+        }
+        place.run(&format!("resize --force --shrink {base} 2097152")).ok();
+        place.run(&format!("rebase -u -b {base} {mid}")).ok();
+        same(&place, &mid, "mid.raw");
+        place.run(&format!("convert -n --force -f raw base.raw {base}")).ok();
     }
 }

@@ -173,7 +173,7 @@ fn children() {
         place.run(&format!("create -b nowhere.{ending} d.{ending}")).fails(8, &["nowhere"]);
         place.run(&format!("create -b a.{ending} a.{ending} --force")).fails(7, &["input"]);
         place.run(&format!("create -f raw -b a.{ending} d.img")).fails(64, &["raw"]);
-        place.run(&format!("resize b.{ending} +1M")).code(5);
+        place.run(&format!("resize c.{ending} +1M")).code(5);
         place.raw("small.img", 1 << 20, &[]);
         place
             .run(&format!("convert -f raw -b a.{ending} small.img d.{ending}"))

@@ -11,6 +11,7 @@ use vdisk_core::{
 use crate::convert::{CopyOptions, CopyReport, Watch, copy, copy_differences, copy_into};
 use crate::open::{Image, ImageMut, OpenOptions, open_as};
 use crate::options::{NewImage, create_child as create_child_files};
+use crate::siblings::refuse_children;
 
 /// Creates the empty image `new` at `path`; with `overwrite` an existing file is replaced.
 ///
@@ -123,33 +124,46 @@ impl Opener for NoExtents {
     }
 }
 
-/// Writes the content of `source` into the existing image at `path`, opened with `open`. Unless
-/// `known_zero` says that it reads as zeros already, what the source leaves out is zeroed.
+/// How an existing image is written into.
+#[derive(Clone, Debug, Default)]
+pub struct IntoTarget {
+    /// How it is opened.
+    pub open: OpenOptions,
+    /// It may be a block device.
+    pub allow_device: bool,
+    /// It reads as zeros already; else what the source leaves out is zeroed.
+    pub known_zero: bool,
+    /// Go on although other images are known to stand on it: they become invalid.
+    pub force: bool,
+}
+
+/// Writes the content of `source` into the existing image at `path`.
 ///
 /// # Errors
 /// As [`copy_into`]; [`Refused`](vdisk_core::ErrorKind::Refused) where the target is one of the
-/// source's own files, or a device without `allow_device`.
+/// source's own files, a device that was not allowed, or has children.
 pub fn convert_into(
     source: &Image,
     path: &Path,
-    open: &OpenOptions,
-    allow_device: bool,
-    known_zero: bool,
+    into: &IntoTarget,
     options: &CopyOptions,
     watch: Watch<'_>,
 ) -> Result<CopyReport> {
     refuse_source(path, source)?;
-    if HostFile::open(path)?.is_device() && !allow_device {
+    if HostFile::open(path)?.is_device() && !into.allow_device {
         return Err(Error::refused("is a block device; all that is on it would be lost")
             .in_file(path)
             .hint("if that is meant, add --allow-device"));
     }
-    let mut target = open.open_rw(path)?;
+    let mut target = into.open.open_rw(path)?;
     let inputs = source.host_ids();
     if target.host_ids().iter().any(|id| inputs.contains(id)) {
         return Err(is_input(path));
     }
-    let report = copy_into(source, &mut target, known_zero, options, watch)?;
+    if !into.force {
+        refuse_children(path, target.info(), target.files())?;
+    }
+    let report = copy_into(source, &mut target, into.known_zero, options, watch)?;
     target.close()?;
     Ok(report)
 }
@@ -290,9 +304,8 @@ mod tests {
         std::fs::write(&target, text).unwrap();
         let source = OpenOptions::new().format(Format::Raw).open(&flat).unwrap();
         let options = CopyOptions::default();
-        let open = OpenOptions::new();
-        let error = convert_into(&source, &target, &open, false, false, &options, Watch::default())
-            .unwrap_err();
+        let into = IntoTarget::default();
+        let error = convert_into(&source, &target, &into, &options, Watch::default()).unwrap_err();
         assert_eq!(error.kind(), vdisk_core::ErrorKind::InUse);
         assert_eq!(std::fs::read(&flat).unwrap(), [7; 4096]);
     }

@@ -23,7 +23,7 @@ use vdisk_core::{Change, Error, ErrorKind, Format, Result};
 
 use self::journal::{Journal, Partner, digest_text, not_ours, path_of};
 use crate::open::{ImageMut, OpenOptions};
-use crate::siblings::standing_on;
+use crate::siblings::refuse_children;
 
 /// What an edit did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -110,7 +110,7 @@ pub fn edit_together(
         let open = (*open).clone().in_one_session();
         let opened = open.open(image)?;
         if !force {
-            refuse_children(image, &standing_on([opened.info()], opened.files()))?;
+            refuse_children(image, opened.info(), opened.files())?;
         }
         let format = opened.info().format;
         let journal = Journal::new(Arc::new(opened), changes)?;
@@ -180,7 +180,7 @@ pub fn undo_together(
         })?;
         let opened = open.open(image)?;
         if !force {
-            refuse_children(image, &standing_on([opened.info()], opened.files()))?;
+            refuse_children(image, opened.info(), opened.files())?;
         }
         if journal.holds(&opened, |entry| &entry.before)? {
             old += 1;
@@ -313,13 +313,6 @@ fn begin(parts: &[Part]) -> Result<EditReport> {
         }
     }
     finish(parts)
-}
-
-fn refuse_children(path: &Path, children: &[PathBuf]) -> Result<()> {
-    let Some(first) = children.first() else { return Ok(()) };
-    Err(Error::refused(format!("{} stands on it and would become invalid", first.display()))
-        .in_file(path)
-        .hint("work on that image instead, or on a copy; if it is not needed, add --force"))
 }
 
 /// Brings the images to what their journals say, and removes the journals.

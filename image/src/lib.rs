@@ -90,6 +90,7 @@ mod readahead;
 mod rebase;
 mod repair;
 mod report;
+mod resize;
 mod siblings;
 mod sidefile;
 mod size;
@@ -106,7 +107,7 @@ pub use convert::{
     copy_into_by_steps,
 };
 pub use create::{
-    ChildTarget, Measure, convert, convert_into, convert_to_child, create, create_child, measure,
+    ChildTarget, IntoTarget, Measure, convert, convert_into, convert_to_child, create, create_child, measure,
     refuse_input,
 };
 pub use edit::{
@@ -124,6 +125,7 @@ pub use repair::{ChangeReport, RepairRequest, repair, undo_repair};
 pub use report::{
     CheckReport, Child, FactValue, FindingReport, Info, MapEntry, MendReport, info, map,
 };
+pub use resize::{ResizeRequest, resize};
 pub use size::{human_size, parse_size};
 pub use vdisk_core::repair::Scope;
 pub use vdisk_core::{

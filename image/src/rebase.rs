@@ -139,9 +139,20 @@ fn refuse_mismatch(path: &Path, child: &LayerInfo, parent: &LayerInfo) -> Result
             parent.virtual_size, child.virtual_size
         ))
         .in_file(path)
-        .hint(
-            "a parent must have the size of its child; convert with -b, or resize a copy of it",
-        ));
+        .hint(match parent.virtual_size > child.virtual_size {
+            true => format!(
+                "a parent must have the size of its child; if it was resized since, first: vdisk \
+                 resize --shrink {} {}",
+                path.display(),
+                child.virtual_size
+            ),
+            false => format!(
+                "a parent must have the size of its child; what it lost by a shrink is gone; the \
+                 rest can be had with: vdisk resize {} {}",
+                path.display(),
+                child.virtual_size
+            ),
+        }));
     }
     if parent.logical_sector != child.logical_sector {
         return Err(Error::refused(format!(

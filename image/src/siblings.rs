@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use vdisk_core::{Format, LayerInfo};
+use vdisk_core::{Error, Format, LayerInfo, Result};
 
 use crate::gate::folder_of;
 use crate::open::{LayerFile, OpenOptions};
@@ -21,6 +21,9 @@ pub(crate) fn standing_on<'a>(
 ) -> Vec<PathBuf> {
     let identities: Vec<&str> =
         parents.into_iter().filter_map(|info| info.identity.as_deref()).collect();
+    if identities.is_empty() {
+        return Vec::new();
+    }
     let folders: BTreeSet<PathBuf> = chain.iter().map(|file| folder_of(&file.path)).collect();
     let mut found = Vec::new();
     for path in folders.iter().flat_map(|folder| images_in(folder)) {
@@ -35,6 +38,15 @@ pub(crate) fn standing_on<'a>(
     }
     found.sort();
     found
+}
+
+/// Fails where images stand on the one at `path`, the top of `chain`, whose content or size is about
+/// to change.
+pub(crate) fn refuse_children(path: &Path, info: &LayerInfo, chain: &[LayerFile]) -> Result<()> {
+    let Some(child) = standing_on([info], chain).into_iter().next() else { return Ok(()) };
+    Err(Error::refused(format!("{} stands on it and would become invalid", child.display()))
+        .in_file(path)
+        .hint("work on that image instead, or on a copy; if it is not needed, add --force"))
 }
 
 fn images_in(folder: &Path) -> Vec<PathBuf> {

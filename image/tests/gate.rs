@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{VARIANTS, bytes_of, convert, digests_below, names_in, open_as, write_raw};
 use vdisk::{
-    Cancel, ChildTarget, CopyOptions, Error, ErrorKind, Format, Image, NewImage, OpenOptions,
-    Progress, Watch,
+    Cancel, ChildTarget, CopyOptions, Error, ErrorKind, Format, Image, IntoTarget, NewImage,
+    OpenOptions, Progress, Watch,
 };
 use vdisk_testkit::content::Content;
 
@@ -570,8 +570,8 @@ fn an_output_never_replaces_an_input() {
             let (options, watch) = (CopyOptions::default(), Watch::default());
             let error = vdisk::convert_to_child(&source, target, &child, true, &options, watch);
             assert_error(&error.unwrap_err(), ErrorKind::Refused, target, "another file");
-            let open = no_options();
-            let error = vdisk::convert_into(&source, target, &open, true, false, &options, watch);
+            let into = IntoTarget { allow_device: true, ..IntoTarget::default() };
+            let error = vdisk::convert_into(&source, target, &into, &options, watch);
             assert_error(&error.unwrap_err(), ErrorKind::Refused, target, "another file");
         }
         let raw = open_as(Format::Raw).open(&unrelated).unwrap();

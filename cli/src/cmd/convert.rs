@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use vdisk::{
-    ChildTarget, CopyOptions, CopyReport, Disk, Error, ErrorKind, Format, Image, Masked, NewImage,
-    OpenOptions, Result, ZeroSearch, default_threads, human_size, parse_size,
+    ChildTarget, CopyOptions, CopyReport, Disk, Error, ErrorKind, Format, Image, IntoTarget,
+    Masked, NewImage, OpenOptions, Result, ZeroSearch, default_threads, human_size, parse_size,
 };
 
 use super::{Context, Outcome, new_image, output_format, skip, told_options, with_folders};
@@ -41,9 +41,13 @@ pub(super) fn run(args: &ConvertArgs, context: &Context<'_>) -> Result<Outcome> 
     let report = match (format, &args.backing) {
         (None, _) => {
             no_options_with_n(args)?;
-            let open = into_options(args, target);
-            let zero = args.target_is_zero;
-            vdisk::convert_into(&image, target, &open, args.allow_device, zero, &options, watch)?
+            let into = IntoTarget {
+                open: into_options(args, target),
+                allow_device: args.allow_device,
+                known_zero: args.target_is_zero,
+                force: args.force,
+            };
+            vdisk::convert_into(&image, target, &into, &options, watch)?
         }
         (Some(format), Some(parent)) => {
             let open = with_folders(None, &args.source.others.parent_dir);

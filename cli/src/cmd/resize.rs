@@ -1,7 +1,7 @@
 //! `vdisk resize`
 
 use serde_json::json;
-use vdisk::{Disk, Error, Result, parse_size};
+use vdisk::{Disk, Error, ResizeRequest, Result, parse_size};
 
 use super::{Context, Outcome};
 use crate::args::ResizeArgs;
@@ -17,11 +17,8 @@ pub(super) fn run(args: &ResizeArgs, context: &Context<'_>) -> Result<Outcome> {
             .hint("what lies beyond the new end is lost; if that is meant, add --shrink"));
     }
     // Also to the size it has: that finishes a run that was cut off.
-    if !args.dry_run {
-        let mut image = options.open_rw(&args.image)?;
-        image.resize(new)?;
-        image.close()?;
-    }
+    let request = ResizeRequest { size: new, dry_run: args.dry_run, force: args.force };
+    vdisk::resize(&args.image, &options, &request)?;
     if context.json() {
         show::json(&json!({
             "schema": "vdisk.resize/1",
