@@ -422,6 +422,10 @@ fn devices_are_read_freely_and_written_when_allowed() {
     place.run(&format!("convert --force a.vhdx {name}")).fails(7, &["--allow-device"]);
     place.run(&format!("convert -n a.vhdx {name}")).fails(7, &[name, "--allow-device"]);
     place.run(&format!("convert -O raw --allow-device a.vhdx {name}")).code(7);
+    place.run(&format!("compact --dry-run {name}")).ok();
+    for line in [format!("compact {name}"), format!("compact -f raw --skip-free {name}")] {
+        place.run(&line).fails(7, &[name, "block device"]);
+    }
     must("sync", &[]);
     assert_eq!(sha256(&place.read("backing")), before, "a refusal wrote");
 

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use vdisk_core::{
-    Compaction, Disk, Error, Findings, Layer, LayerExtent, LayerKind, Ranges, Result, Severity,
-    StoreExt, Vacant, zeros,
+    Compaction, Disk, Error, Findings, HostFile, Layer, LayerExtent, LayerKind, Ranges, Result,
+    Severity, StoreExt, Vacant, zeros,
 };
 
 use crate::convert::{Watch, buffer};
@@ -73,7 +73,8 @@ pub struct CompactReport {
 ///
 /// # Errors
 /// Those of opening the chain; [`Unsupported`](vdisk_core::ErrorKind::Unsupported) for a variant
-/// that is not changed in place; [`Cancelled`](vdisk_core::ErrorKind::Cancelled); the host's. The
+/// that is not changed in place; [`Refused`](vdisk_core::ErrorKind::Refused) for a device, except
+/// in a dry run; [`Cancelled`](vdisk_core::ErrorKind::Cancelled); the host's. The
 /// image is whole after each of them.
 pub fn compact(
     path: &Path,
@@ -90,6 +91,7 @@ pub fn compact(
         let plan = top.plan_compact(&vacant)?;
         return report(path, &*top, files_len(&*top)?, plan, request, complete);
     }
+    refuse_device(path)?;
     let mut image = open.open_rw(path)?;
     if request.free.is_some() {
         refuse_children(path, &image)?;
@@ -110,6 +112,17 @@ pub fn compact(
         watch.cancel.check()?;
     }
     report(path, top, before, done, request, complete)
+}
+
+/// A disk has no file that could get smaller, and may hold what its file systems do not tell of.
+fn refuse_device(path: &Path) -> Result<()> {
+    if !HostFile::open(path)?.is_device() {
+        return Ok(());
+    }
+    Err(Error::refused("is a block device, which is not compacted").in_file(path).hint(
+        "have its own system trim it (fstrim), or convert it to an image, with --skip-free if \
+         that shall be small",
+    ))
 }
 
 /// Whether an earlier writer left marks, or space that nothing uses.
