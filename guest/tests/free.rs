@@ -16,8 +16,10 @@ use std::sync::Arc;
 
 use vdisk_core::{Disk, ErrorKind};
 use vdisk_guest::free::{FreeSpace, Scope, free_space};
+use vdisk_guest::location::{logical, members};
 use vdisk_testkit::VecDisk;
-use vdisk_testkit::machines::programs;
+use vdisk_testkit::lvm::Lvm;
+use vdisk_testkit::machines::{DISK, LINUX, Part, assemble, programs};
 use vdisk_testkit::tools::{arg, must, said};
 use vdisk_testkit::tree::fill;
 use vdisk_testkit::volumes::{Make, VOLUMES, Volume, make, mounted};
@@ -143,6 +145,52 @@ fn junk_in_free_space_changes_nothing() {
 
 fn content_if_mountable(volume: &Volume, image: &Path) -> Option<String> {
     if volume.is_old_xfs() { None } else { content(volume, image) }
+}
+
+/// A volume in stripes of 4 KiB over two partitions.
+#[test]
+fn on_stripes_of_a_logical_volume() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let volume = Volume { tool: Make::Ext, kind: "ext4", mib: 40, args: &["-t", "ext4"] };
+    let Some(lvm) = Lvm::blank(&[32, 32]).filter(|_| programs(&["mke2fs", "sfdisk"])) else {
+        return;
+    };
+    lvm.group("vg");
+    lvm.volume("vg", &["-L", "40M", "-i", "2", "-I", "4k", "-n", "root"]);
+    let parts = lvm.finish(folder.path());
+    fill(&path("tree"));
+    assert!(make(&volume, &path("root"), Some(&path("tree"))));
+    let image = path("image");
+    let parts: Vec<Part<'_>> =
+        parts.iter().map(|content| Part { kind: LINUX, more: "", content }).collect();
+    assemble(&image, "gpt", DISK, &parts);
+    let file = fs::OpenOptions::new().read(true).write(true).open(&image).unwrap();
+    // Where the bytes of the volume are.
+    let disk: Arc<dyn Disk> = Arc::new(VecDisk(fs::read(&image).unwrap()));
+    let (starts, members): (Vec<u64>, Vec<_>) = members(&disk, 512).unwrap().into_iter().unzip();
+    let logical = logical(&members, "vg", "root").unwrap();
+    let pieces: Vec<_> = logical.map(0..40 << 20).unwrap().collect();
+    assert_eq!(pieces.len(), 10240);
+    let mut content = fs::read(path("root")).unwrap();
+    for piece in &pieces {
+        let bytes = &content[piece.start as usize..(piece.start + piece.len) as usize];
+        file.write_all_at(bytes, starts[piece.disk] + piece.offset).unwrap();
+    }
+    let free = free_of(&image, Scope::Free);
+    let [only] = &free.volumes[..] else { panic!("{:?}", free.volumes) };
+    assert!(only.free > 16 << 20, "{only:?}");
+    assert_eq!(free.ranges.total(), only.free);
+    assert!(free.ranges.count() < 100, "{}", free.ranges.count());
+    let before = self::content(&volume, &path("root"));
+    soil(&image, &free);
+    for piece in &pieces {
+        let bytes = &mut content[piece.start as usize..(piece.start + piece.len) as usize];
+        file.read_exact_at(bytes, starts[piece.disk] + piece.offset).unwrap();
+    }
+    fs::write(path("root"), &content).unwrap();
+    assert_sound(&volume, &path("root"));
+    assert!(self::content(&volume, &path("root")) == before, "files changed");
 }
 
 #[test]
