@@ -1,7 +1,7 @@
 //! Names of devices: which of them stay when the hardware changes, and what to say instead.
 
 use vdisk_guest::Place;
-use vdisk_guest::inventory::{FilesystemFacts, Mount};
+use vdisk_guest::inventory::{FilesystemFacts, Kernel, Mount};
 
 use crate::Machine;
 
@@ -24,6 +24,45 @@ struct Volume {
     label: Option<String>,
     /// What stands there.
     kind: Option<&'static str>,
+}
+
+/// Who reads the name of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A program, of the guest or of its initramfs.
+    Program,
+    /// The kernel itself, which looks into no file system for a UUID.
+    Kernel,
+    /// One that knows no UUIDs at all.
+    OldKernel,
+}
+
+impl Reader {
+    /// Who reads the words that these kernels, newest first, are started with. Programs know what
+    /// kernels know; the newest kernel is the one that starts.
+    pub(crate) fn of_command_lines(kernels: &[Kernel]) -> Self {
+        let kernels: Vec<&Kernel> = kernels.iter().filter(|one| one.image.is_some()).collect();
+        let is_alone = |one: &&&Kernel| one.initramfs.is_none();
+        let mut alone = kernels.iter().filter(is_alone).peekable();
+        if alone.peek().is_none() {
+            Self::Program
+        } else if alone.all(|one| knows_partitions(&one.version)) {
+            Self::Kernel
+        } else if kernels.first().is_some_and(|one| is_alone(&one)) {
+            Self::OldKernel
+        } else {
+            Self::Program
+        }
+    }
+}
+
+/// Whether a kernel knows `PARTUUID=` on every kind of partition table: since 3.8.
+fn knows_partitions(version: &str) -> bool {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (3, 8),
+        _ => true,
+    }
 }
 
 impl Devices {
@@ -111,22 +150,32 @@ impl Devices {
         self.volumes.iter().any(|one| one.place == place).then_some(place)
     }
 
-    /// What to say for a name that comes from the hardware; none for a name that stays, and for
-    /// one that is of no volume here or has no identity of its own.
-    pub(crate) fn instead(&self, device: &str) -> Option<String> {
+    /// What to say to `reader` for a name that comes from the hardware; none for a name that stays,
+    /// and for one that is of no volume here or has no identity of its own.
+    pub(crate) fn instead(&self, device: &str, reader: Reader) -> Option<String> {
         if !is_of_hardware(device) {
             return None;
         }
         let place = self.place(device)?;
-        let uuid = self.volumes.iter().find(|one| one.place == place)?.uuid.as_ref()?;
+        let (tag, of): (_, fn(&Volume) -> Option<&String>) = match reader {
+            Reader::Program => ("UUID", |one| one.uuid.as_ref()),
+            Reader::Kernel => ("PARTUUID", |one| one.partition_uuid.as_ref()),
+            Reader::OldKernel => return None,
+        };
+        let uuid = self.volumes.iter().find(|one| one.place == place).and_then(of)?;
         // A copy of the disk in the same machine has the same.
-        let of_one = self.volumes.iter().filter(|one| one.uuid.as_ref() == Some(uuid)).count() == 1;
-        of_one.then(|| format!("UUID={uuid}"))
+        let of_one = self.volumes.iter().filter(|one| of(one) == Some(uuid)).count() == 1;
+        of_one.then(|| format!("{tag}={uuid}"))
     }
 
     /// All words in a text that are names from the hardware, each with what to say instead, if
     /// that is known. `starts` are what may stand before such a name: `root=`, or nothing.
-    pub(crate) fn rewrite(&self, text: &str, starts: &[&str]) -> (String, Vec<String>) {
+    pub(crate) fn rewrite(
+        &self,
+        text: &str,
+        starts: &[&str],
+        reader: Reader,
+    ) -> (String, Vec<String>) {
         let mut done = String::with_capacity(text.len());
         let mut unknown = Vec::new();
         for line in text.split_inclusive('\n') {
@@ -139,7 +188,7 @@ impl Devices {
                     - word.chars().last().filter(|c| is_edge(*c)).map_or(0, char::len_utf8);
                 let (body, end) = word.split_at(edge);
                 match device_in(body, starts)
-                    .map(|(start, device)| (start, device, self.instead(device)))
+                    .map(|(start, device)| (start, device, self.instead(device, reader)))
                 {
                     Some((start, _, Some(instead))) => {
                         done.push_str(start);
@@ -351,27 +400,54 @@ mod tests {
     fn names_of_the_hardware_become_identities() {
         let sda = devices("/dev/sda");
         let text = "linux /vmlinuz root=/dev/sda2 resume=/dev/sda1 x=/dev/sda1 root=/dev/sdb1\n# root=/dev/sda1\n";
-        let (new, unknown) = sda.rewrite(text, &["root=", "resume="]);
+        let (new, unknown) = sda.rewrite(text, &["root=", "resume="], Reader::Program);
         assert_eq!(
             new,
             "linux /vmlinuz root=UUID=BBBB resume=UUID=AAAA x=/dev/sda1 root=/dev/sdb1\n# root=/dev/sda1\n"
         );
         assert_eq!(unknown, ["/dev/sdb1"]);
-        assert_eq!(sda.rewrite(&new, &["root=", "resume="]).0, new);
-        let quoted = sda.rewrite("A=\"root=/dev/sda1\"\n", &["root="]).0;
+        assert_eq!(sda.rewrite(&new, &["root=", "resume="], Reader::Program).0, new);
+        let quoted = sda.rewrite("A=\"root=/dev/sda1\"\n", &["root="], Reader::Program).0;
         assert_eq!(quoted, "A=\"root=UUID=AAAA\"\n");
-        assert_eq!(devices("/dev/nvme0n1").instead("/dev/nvme0n1p2").unwrap(), "UUID=BBBB");
+        assert_eq!(
+            devices("/dev/nvme0n1").instead("/dev/nvme0n1p2", Reader::Program).unwrap(),
+            "UUID=BBBB"
+        );
         let by_id = devices("/dev/disk/by-id/ata-A_1");
-        assert_eq!(by_id.instead("/dev/disk/by-id/ata-A_1-part1").unwrap(), "UUID=AAAA");
-        assert_eq!(by_id.instead("/dev/disk/by-uuid/BBBB"), None);
-        assert_eq!(sda.instead("UUID=AAAA"), None);
+        assert_eq!(
+            by_id.instead("/dev/disk/by-id/ata-A_1-part1", Reader::Program).unwrap(),
+            "UUID=AAAA"
+        );
+        assert_eq!(by_id.instead("/dev/disk/by-uuid/BBBB", Reader::Program), None);
+        assert_eq!(sda.instead("UUID=AAAA", Reader::Program), None);
         assert_eq!(sda.place("UUID=bbbb"), Some(Place::Partition(2)));
-        assert_eq!(sda.instead("/dev/sdx1").unwrap(), "UUID=CCCC");
-        assert_eq!(sda.instead("/dev/sdx").unwrap(), "UUID=DDDD");
-        assert_eq!(sda.instead("/dev/sda3"), None);
+        assert_eq!(sda.instead("/dev/sdx1", Reader::Program).unwrap(), "UUID=CCCC");
+        assert_eq!(sda.instead("/dev/sdx", Reader::Program).unwrap(), "UUID=DDDD");
+        assert_eq!(sda.instead("/dev/sda3", Reader::Program), None);
         let mut copied = devices("/dev/sda");
         copied.volumes[2].uuid = Some("AAAA".to_owned());
-        assert_eq!(copied.instead("/dev/sda1"), None);
+        assert_eq!(copied.instead("/dev/sda1", Reader::Program), None);
+    }
+
+    #[test]
+    fn a_kernel_alone_knows_partitions_only() {
+        let mut sda = devices("/dev/sda");
+        sda.volumes[0].partition_uuid = Some("12345678-01".to_owned());
+        let instead = |device, reader| sda.instead(device, reader);
+        assert_eq!(instead("/dev/sda1", Reader::Kernel).unwrap(), "PARTUUID=12345678-01");
+        assert_eq!(instead("/dev/sda2", Reader::Kernel), None);
+        assert_eq!(instead("/dev/sda1", Reader::OldKernel), None);
+        let kernel = |version: &str, has_image: bool| {
+            let mut kernel = Kernel::default();
+            kernel.version = version.to_owned();
+            kernel.image = has_image.then(String::new);
+            kernel
+        };
+        let reader = Reader::of_command_lines;
+        assert_eq!(reader(&[kernel("6.1", false)]), Reader::Program);
+        assert_eq!(reader(&[kernel("6.1", true), kernel("linux", true)]), Reader::Kernel);
+        assert_eq!(reader(&[kernel("6.1", true), kernel("2.6.32-5", true)]), Reader::OldKernel);
+        assert_eq!(reader(&[kernel("3.8.0", true)]), Reader::Kernel);
     }
 
     fn mount(device: &str, mount_point: &str) -> Mount {

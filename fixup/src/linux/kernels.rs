@@ -4,7 +4,7 @@ use vdisk_core::{Error, ErrorKind, Result};
 use vdisk_guest::fs::FileKind;
 use vdisk_guest::inventory::{Kernel, System};
 
-use super::devices::Devices;
+use super::devices::{Devices, Reader};
 use super::initramfs::{Contents, Writer, addition};
 use super::modules::Modules;
 use super::needs::Needs;
@@ -222,7 +222,7 @@ impl Job<'_, '_> {
             } else {
                 &["root=", "resume=", "RESUME=", "ROOT=", "source="]
             };
-            let (new, _) = self.devices.rewrite(old, starts);
+            let (new, _) = self.devices.rewrite(old, starts, Reader::Program);
             (new != old).then(|| (path.to_owned(), new.into_bytes()))
         };
         contents.texts().filter_map(rewritten).collect()

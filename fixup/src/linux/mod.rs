@@ -73,7 +73,9 @@ pub fn adapt(
     step("linux.firmware", plan, &mut |tree, plan| {
         firmware::adapt(tree, system.arch, options.target, plan)
     });
-    step("linux.device-names", plan, &mut |tree, plan| names::adapt(tree, &devices, plan));
+    step("linux.device-names", plan, &mut |tree, plan| {
+        names::adapt(tree, &devices, &linux.kernels, plan)
+    });
     step("linux.initramfs", plan, &mut |tree, plan| {
         kernels::adapt(tree, &system, &devices, options, plan)
     });

@@ -1,8 +1,9 @@
 //! Files that name devices: fstab, crypttab, and the words kernels are started with.
 
 use vdisk_core::Result;
+use vdisk_guest::inventory::Kernel;
 
-use super::devices::Devices;
+use super::devices::{Devices, Reader};
 use super::lines_that_differ;
 use super::tree::Tree;
 use crate::{Action, Plan, Target};
@@ -40,20 +41,28 @@ const ENVIRONMENT: usize = 1024;
 ///
 /// # Errors
 /// The volume's.
-pub(super) fn adapt(tree: &mut Tree<'_>, devices: &Devices, plan: &mut Plan) -> Result<()> {
+pub(super) fn adapt(
+    tree: &mut Tree<'_>,
+    devices: &Devices,
+    kernels: &[Kernel],
+    plan: &mut Plan,
+) -> Result<()> {
+    let starter = Reader::of_command_lines(kernels);
     for (path, id) in [("/etc/fstab", "linux.fstab"), ("/etc/crypttab", "linux.crypttab")] {
-        rewrite(tree, path, id, plan, |text| devices.rewrite(text, &[""]))?;
+        rewrite(tree, path, id, plan, |text| devices.rewrite(text, &[""], Reader::Program))?;
     }
-    for pattern in COMMAND_LINES.iter().chain(OTHERS) {
-        for path in tree.glob(pattern)? {
-            rewrite(tree, &path, "linux.boot-loader.device", plan, |text| {
-                devices.rewrite(text, WORDS)
-            })?;
+    for (patterns, reader) in [(COMMAND_LINES, starter), (OTHERS, Reader::Program)] {
+        for pattern in patterns {
+            for path in tree.glob(pattern)? {
+                rewrite(tree, &path, "linux.boot-loader.device", plan, |text| {
+                    devices.rewrite(text, WORDS, reader)
+                })?;
+            }
         }
     }
     for path in ["/boot/grub/grubenv", "/boot/grub2/grubenv"] {
         rewrite(tree, path, "linux.boot-loader.device", plan, |text| {
-            let (new, unknown) = devices.rewrite(text, WORDS);
+            let (new, unknown) = devices.rewrite(text, WORDS, starter);
             (environment(&new).unwrap_or_else(|| text.to_owned()), unknown)
         })?;
     }
@@ -139,7 +148,10 @@ fn rewrite(
     for device in unknown {
         plan.warn(
             id,
-            format!("{path} names {device}, which is on none of the disks, or has no UUID"),
+            format!(
+                "{path} names {device}, which is on none of the disks, or has no UUID that is \
+                 known where it is read"
+            ),
             "see that the guest finds it under this name on the new machine",
         );
     }

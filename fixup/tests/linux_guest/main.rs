@@ -106,6 +106,31 @@ fn a_kernel_without_the_drivers_is_refused_with_the_reason() {
     assert_eq!(adapted(guest.disk().path(), Target::Kvm).refusals[0].id, "linux.initramfs");
 }
 
+/// It knows no UUIDs of file systems: only programs of an initramfs look for those.
+#[test]
+fn a_kernel_without_an_initramfs_finds_its_root_by_the_partition() {
+    if !tools() {
+        return;
+    }
+    let guest = Guest::new("gentoo");
+    guest.file(
+        "lib/modules/6.1/modules.builtin",
+        "kernel/virtio_pci.ko\nkernel/virtio_scsi.ko\nkernel/sd_mod.ko\n",
+    );
+    guest.file("boot/grub/grub.cfg", "linux /boot/vmlinuz-6.1 root=/dev/sda1 ro\n");
+    let image = guest.disk();
+    let plan = adapted(image.path(), Target::Kvm);
+    assert_eq!(plan.refusals, []);
+    let table = must("sfdisk", &["--disk-id", arg(image.path())]);
+    let signature = table.trim().trim_start_matches("0x");
+    assert_eq!(
+        text(image.path(), "/boot/grub/grub.cfg"),
+        format!("linux /boot/vmlinuz-6.1 root=PARTUUID={signature}-01 ro\n")
+    );
+    assert!(text(image.path(), "/etc/fstab").starts_with(&format!("UUID={UUID} /")));
+    assert_eq!(ids(&adapted(image.path(), Target::Kvm)), Vec::<&str>::new());
+}
+
 #[test]
 fn a_copy_forgets_and_a_move_keeps() {
     if !tools() {
