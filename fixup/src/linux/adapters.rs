@@ -104,7 +104,7 @@ fn ifcfg(path: &str, text: &str) -> Vec<(String, String)> {
 }
 
 /// Below a key of `ethernets:`, `macaddress:` inside `match:`, and `set-name:`.
-fn netplan(_: &str, text: &str) -> Vec<(String, String)> {
+pub(super) fn netplan(_: &str, text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let (mut in_match, mut address) = (None, None);
     for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {

@@ -108,7 +108,7 @@ fn links(names: &BTreeSet<String>, known: &Adapters, drivers: &str) -> Option<Ve
 }
 
 /// The names of adapters in all kinds of settings.
-fn configured(tree: &mut Tree<'_>) -> Result<BTreeSet<String>> {
+pub(super) fn configured(tree: &mut Tree<'_>) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for (pattern, read) in SETTINGS {
         for path in tree.glob(pattern)? {
@@ -160,9 +160,13 @@ fn ifcfg(path: &str, text: &str) -> Vec<String> {
     name.or_else(of_file).into_iter().collect()
 }
 
+/// Whether the keyfile is of an adapter with a wire.
+pub(super) fn is_wired(text: &str) -> bool {
+    text.lines().any(|line| matches!(line.trim(), "type=ethernet" | "type=802-3-ethernet"))
+}
+
 fn network_manager(_: &str, text: &str) -> Vec<String> {
-    let is_wired =
-        text.lines().any(|line| matches!(line.trim(), "type=ethernet" | "type=802-3-ethernet"));
+    let is_wired = is_wired(text);
     let name = |line: &str| Some(line.trim().strip_prefix("interface-name=")?.to_owned());
     text.lines().filter(|_| is_wired).filter_map(name).collect()
 }

@@ -2,12 +2,22 @@
 
 use vdisk_core::Result;
 
-use super::lines_that_differ;
 use super::tree::Tree;
+use super::{adapters, lines_that_differ, network};
 use crate::{Action, Plan};
 
 /// What one kind of file becomes.
-type Untie = fn(&str) -> String;
+type Untie = fn(&str) -> Untied;
+
+/// A text without addresses.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Untied {
+    text: String,
+    /// How many of its settings fit any adapter now.
+    open: usize,
+    /// How many of those name none.
+    nameless: usize,
+}
 
 const SETTINGS: [(&str, Untie); 6] = [
     ("/etc/systemd/network/*.network", networkd),
@@ -18,33 +28,49 @@ const SETTINGS: [(&str, Untie); 6] = [
     ("/etc/netplan/*.yml", netplan),
 ];
 
-/// Unties them.
+/// Unties them, but for what would fit several adapters then.
 ///
 /// # Errors
 /// The volume's.
 pub(super) fn remove(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
+    let mut adapters = network::configured(tree)?.len();
+    let mut files = Vec::new();
     for (pattern, untie) in SETTINGS {
         for path in tree.glob(pattern)? {
             let Some(old) = tree.text(&path)? else { continue };
             let new = untie(&old);
-            if new == old {
-                continue;
+            adapters = adapters.saturating_add(new.nameless);
+            if new.text != old {
+                files.push((path, old, new));
             }
-            tree.write(&path, new.as_bytes(), 0o600)?;
-            let (before, after) = lines_that_differ(&old, &new);
-            plan.act(
-                Action::new("linux.net.mac-pin", "untie it from the adapter's address", path)
-                    .why("the new adapter has another address, and would stay without settings")
-                    .before(before)
-                    .after(after),
-            );
         }
+    }
+    let (left, files): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|(_, _, new)| adapters > 1 && new.open > 0);
+    if !left.is_empty() {
+        let paths: Vec<&str> = left.iter().map(|(path, ..)| path.as_str()).collect();
+        plan.warn(
+            "linux.net.mac-pin",
+            format!("only their addresses tell which adapters {} are for", paths.join(", ")),
+            "give the adapters of the new machine the addresses they had (vdisk define --mac), or \
+             change these files in the guest",
+        );
+    }
+    for (path, old, new) in files {
+        tree.write(&path, new.text.as_bytes(), 0o600)?;
+        let (before, after) = lines_that_differ(&old, &new.text);
+        plan.act(
+            Action::new("linux.net.mac-pin", "untie it from the adapter's address", path)
+                .why("the new adapter has another address, and would stay without settings")
+                .before(before)
+                .after(after),
+        );
     }
     Ok(())
 }
 
 /// The address goes; where it was all there was, any wired adapter fits.
-fn networkd(text: &str) -> String {
+fn networkd(text: &str) -> Untied {
     const ADDRESSES: [&str; 2] = ["MACAddress=", "PermanentMACAddress="];
     let is_address = |line: &str| ADDRESSES.iter().any(|key| line.trim().starts_with(key));
     let mut others = 0;
@@ -58,27 +84,31 @@ fn networkd(text: &str) -> String {
     }
     let mut in_match = false;
     let mut said = others > 0;
-    let mut new = String::new();
+    let mut new = Untied::default();
     for line in text.split_inclusive('\n') {
         if line.trim().starts_with('[') {
             in_match = line.trim() == "[Match]";
         }
         if !(in_match && is_address(line)) {
-            new.push_str(line);
+            new.text.push_str(line);
         } else if !said {
-            new.push_str("Name=en* eth*\n");
+            new.text.push_str("Name=en* eth*\n");
+            (new.open, new.nameless) = (1, 1);
             said = true;
         }
     }
     new
 }
 
-fn ifcfg(text: &str) -> String {
-    without(text, |line| line.starts_with("HWADDR="))
+fn ifcfg(text: &str) -> Untied {
+    Untied { text: without(text, |line| line.starts_with("HWADDR=")), ..Untied::default() }
 }
 
-fn network_manager(text: &str) -> String {
-    without(text, |line| line.starts_with("mac-address="))
+fn network_manager(text: &str) -> Untied {
+    let new = without(text, |line| line.starts_with("mac-address="));
+    let has_name = text.lines().any(|line| line.trim().starts_with("interface-name="));
+    let is_open = new != text && network::is_wired(text) && !has_name;
+    Untied { text: new, open: usize::from(is_open), nameless: usize::from(is_open) }
 }
 
 fn without(text: &str, goes: impl Fn(&str) -> bool) -> String {
@@ -86,9 +116,9 @@ fn without(text: &str, goes: impl Fn(&str) -> bool) -> String {
 }
 
 /// Below `match:` the address becomes a pattern of names; elsewhere it sets one, and stays.
-fn netplan(text: &str) -> String {
+fn netplan(text: &str) -> Untied {
     let mut in_match: Option<usize> = None;
-    let mut new = String::new();
+    let (mut new, mut open) = (String::new(), 0_usize);
     for line in text.split_inclusive('\n') {
         let body = line.trim();
         let depth = line.len() - line.trim_start().len();
@@ -101,11 +131,13 @@ fn netplan(text: &str) -> String {
         if in_match.is_some() && body.starts_with("macaddress:") {
             new.push_str(line.get(..depth).unwrap_or_default());
             new.push_str("name: \"e*\"\n");
+            open += 1;
         } else {
             new.push_str(line);
         }
     }
-    new
+    let named = adapters::netplan("", text).len();
+    Untied { text: new, open, nameless: open.saturating_sub(named) }
 }
 
 #[cfg(test)]
@@ -115,17 +147,23 @@ mod tests {
     #[test]
     fn addresses_go_and_what_else_is_said_stays() {
         let both = "[Match]\nMACAddress=52:54:00:12:34:56\nName=lan0\n[Link]\nMACAddress=x\n";
-        assert_eq!(networkd(both), "[Match]\nName=lan0\n[Link]\nMACAddress=x\n");
+        assert_eq!(networkd(both).text, "[Match]\nName=lan0\n[Link]\nMACAddress=x\n");
         let alone = "[Match]\nMACAddress=52:54:00:12:34:56\n\n[Network]\nDHCP=yes\n";
-        assert_eq!(networkd(alone), "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n");
-        assert_eq!(ifcfg("DEVICE=a\nHWADDR=\"b\"\n"), "DEVICE=a\n");
+        assert_eq!(networkd(alone).text, "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n");
+        assert_eq!(ifcfg("DEVICE=a\nHWADDR=\"b\"\n").text, "DEVICE=a\n");
         let yaml = "ethernets:\n  lan:\n    match:\n      macaddress: a\n    set-name: lan\n    macaddress: b\n";
         assert_eq!(
-            netplan(yaml),
+            netplan(yaml).text,
             "ethernets:\n  lan:\n    match:\n      name: \"e*\"\n    set-name: lan\n    macaddress: b\n"
         );
+        assert_eq!((networkd(both).open, networkd(alone).open, netplan(yaml).open), (0, 1, 1));
+        assert_eq!((networkd(alone).nameless, netplan(yaml).nameless), (1, 0));
+        let key = "[connection]\ntype=ethernet\n[ethernet]\nmac-address=a\n";
+        assert_eq!(network_manager(key).open, 1);
+        assert_eq!(network_manager(&format!("{key}interface-name=b\n")).open, 0);
         for (untie, text) in [(networkd as Untie, both), (networkd, alone), (netplan, yaml)] {
-            assert_eq!(untie(&untie(text)), untie(text));
+            let text = untie(text).text;
+            assert_eq!(untie(&text), Untied { text, ..Untied::default() });
         }
     }
 }

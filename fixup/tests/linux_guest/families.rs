@@ -265,3 +265,56 @@ fn adapters_that_the_kernel_names_keep_their_order() {
     assert!(plan.warnings.iter().any(|one| one.message.contains("order")), "{plan:?}");
     assert_eq!(ids(&adapted(image.path(), Target::Vmware)), Vec::<&str>::new());
 }
+
+/// What only addresses tell apart is not made to fit all of them.
+#[test]
+fn two_adapters_that_only_addresses_tell_stay_two() {
+    if !tools() {
+        return;
+    }
+    let address = |number| format!("3c:a8:2a:11:22:3{number}");
+    let netplan = |number| {
+        let mac = address(number);
+        format!(
+            "    lan{number}:\n      match:\n        macaddress: {mac}\n      set-name: lan{number}\n"
+        )
+    };
+    let both = format!("network:\n  ethernets:\n{}{}", netplan(1), netplan(2));
+    let one = format!("network:\n  ethernets:\n{}", netplan(1));
+    let network = |number| format!("[Match]\nMACAddress={}\n\n[Network]\n", address(number));
+    let (first, second) = (network(1), network(2));
+    let wired = "[connection]\ntype=ethernet\n[ethernet]\n";
+    let keyfile = |number| format!("{wired}mac-address={}\n", address(number));
+    let (key1, key2) = (keyfile(1), keyfile(2));
+    const NETPLAN: &str = "etc/netplan/50-cloud-init.yaml";
+    const NETWORKD: [&str; 2] =
+        ["etc/systemd/network/10-a.network", "etc/systemd/network/20-b.network"];
+    const KEYS: [&str; 2] =
+        ["etc/NetworkManager/system-connections/a", "etc/NetworkManager/system-connections/b"];
+    let cases: [(&[(&str, &str)], bool); 7] = [
+        (&[(NETPLAN, &both)], true),
+        (&[(NETPLAN, &one)], false),
+        (&[(NETWORKD[0], &first), (NETWORKD[1], &second)], true),
+        (&[(NETWORKD[0], &first)], false),
+        (&[(NETWORKD[0], &first), (NETWORKD[1], "[Match]\nName=eno2\n")], true),
+        (&[(KEYS[0], &key1), (KEYS[1], &key2)], true),
+        (&[(KEYS[0], &key1)], false),
+    ];
+    for (files, stays) in cases {
+        let guest = Guest::new("ubuntu");
+        guest.initramfs("boot/initrd.img-6.1", &[("scripts/init-top/udev", "")], &["gzip"]);
+        guest.file("lib/systemd/systemd-udevd", "");
+        for (path, content) in files {
+            guest.file(path, content);
+        }
+        let image = guest.disk();
+        let plan = moved(image.path(), Target::Kvm);
+        let told = plan.warnings.iter().any(|one| one.id == "linux.net.mac-pin");
+        assert_eq!(told, stays, "{files:?}: {plan:?}");
+        assert_eq!(!ids(&plan).contains(&"linux.net.mac-pin"), stays, "{files:?}: {plan:?}");
+        for (path, content) in files {
+            let is_same = text(image.path(), &format!("/{path}")) == **content;
+            assert_eq!(is_same, stays, "{path}: {plan:?}");
+        }
+    }
+}
