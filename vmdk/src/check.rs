@@ -100,12 +100,12 @@ fn check_header(header: &SparseHeader, extent: &Extent, findings: &mut Findings)
         );
     }
     if header.capacity != extent.len {
-        findings.add(
-            Severity::Note,
-            "vmdk-capacity-differs",
-            12,
-            format!("the header says {} bytes, the descriptor {}", header.capacity, extent.len),
-        );
+        let mut message =
+            format!("the header says {} bytes, the descriptor {}", header.capacity, extent.len);
+        if header.capacity > extent.len {
+            message += "; if a resize was cut off, finish it with: vdisk resize";
+        }
+        findings.add(Severity::Note, "vmdk-capacity-differs", 12, message);
     }
 }
 

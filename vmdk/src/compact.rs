@@ -3,10 +3,12 @@
 //!
 //! Each step is durable before the next: grains are copied; the entries change (see
 //! [`Hosted::switch`]); what they led to is free. Whatever a table says, redundant or not, leads to
-//! the grain it is about, for copies that an earlier power cut left apart are mended first.
+//! the grain it is about, for copies that an earlier power cut left apart are mended first; a table
+//! that may have been lost, and lives on only in its copy, is none of ours to give up.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use vdisk_core::compact::{Fit, Units, copy_within, punch, punchable};
 use vdisk_core::{Compaction, Error, Packing, PagedTable, Ranges, Result, StoreExt, Vacant, Watch};
@@ -108,6 +110,7 @@ impl Flat {
 impl Hosted {
     fn plan(&self, start: u64, vacant: &Vacant) -> Result<Compaction> {
         self.refuse_unfinished()?;
+        self.refuse_lost()?;
         let shape = self.tables.shape;
         let grains = vacant.units(start, shape.len, shape.grain);
         let mut units = self.units(0..shape.grains())?;
@@ -293,9 +296,58 @@ impl Hosted {
         Ok(())
     }
 
+    /// Fails where a table that counts names no grain and its copy does: after a power cut it may
+    /// be the copy that is right, and nothing tells.
+    fn refuse_lost(&self) -> Result<()> {
+        self.each_differing(|at, table, copy| {
+            if self.places(&table)?.is_empty() && !self.places(&copy)?.is_empty() {
+                let message = "only the redundant copy of a grain table names grains: a write \
+                               that was cut off, or a table that was lost";
+                return Err(Error::refused(message)
+                    .at(TABLE, at)
+                    .in_file(self.tables.store.name())
+                    .hint("compacting would settle which; convert the disk to a new image"));
+            }
+            Ok(())
+        })
+    }
+
+    /// The end of the last grain in the file that only a redundant table names.
+    pub(crate) fn end_of_copies(&self) -> Result<u64> {
+        let mut end = 0;
+        self.each_differing(|_, _, copy| {
+            let ends = self.places(&copy)?.into_iter().map(|at| at + self.tables.shape.grain);
+            end = ends.filter(|end| *end <= self.tables.end).fold(end, u64::max);
+            Ok(())
+        })?;
+        Ok(end)
+    }
+
+    /// Where the grains stand that a table names.
+    fn places(&self, table: &[u8]) -> Result<Vec<u64>> {
+        let mut places = Vec::new();
+        for slot in 0..self.tables.shape.per_table {
+            if let Entry::At(at) = self.tables.entry(table, slot * 4, 0)? {
+                places.push(at);
+            }
+        }
+        Ok(places)
+    }
+
     /// Makes the redundant tables say what the others say.
     fn mend_redundant(&mut self) -> Result<()> {
-        let (store, bytes) = (self.tables.store.clone(), self.tables.shape.table_bytes());
+        let store = &self.tables.store;
+        self.each_differing(|at, table, _| store.put(&table, at, TABLE))?;
+        store.flush()
+    }
+
+    /// Calls `each` with the place of every redundant table that differs from the table it is a
+    /// copy of, with that table, and with the copy.
+    fn each_differing(
+        &self,
+        mut each: impl FnMut(u64, Arc<[u8]>, Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let (store, bytes) = (&*self.tables.store, self.tables.shape.table_bytes());
         let (mut holes, mut other_holes) = (Holes::default(), Holes::default());
         if self.redundant.as_ref().is_none_or(PagedTable::is_empty) {
             return Ok(());
@@ -303,14 +355,15 @@ impl Hosted {
         for index in 0..self.tables.shape.tables() {
             let Some(other) = self.redundant_at(index)? else { continue };
             let table = self.tables.table(index, &mut holes)?;
-            if table.is_none() && other_holes.covers(&*store, other, bytes, self.tables.end)? {
+            if table.is_none() && other_holes.covers(store, other, bytes, self.tables.end)? {
                 continue;
             }
             let table = table.map_or_else(|| vec![0; to_usize(bytes)].into(), |(_, table)| table);
-            if *GrainTables::load(&*store, other, bytes)? != *table {
-                store.put(&table, other, TABLE)?;
+            let copy = GrainTables::load(store, other, bytes)?;
+            if *copy != *table {
+                each(other, table, copy)?;
             }
         }
-        store.flush()
+        Ok(())
     }
 }

@@ -83,6 +83,10 @@ fn for_reading(store: &Arc<dyn Store>, opener: &dyn Opener) -> Result<VmdkLayer>
 
 fn reclaim_hosted(hosted: &Hosted, mends: &mut Mends) -> Result<()> {
     let (tables, store) = (&hosted.tables, &*hosted.tables.store);
+    // A shrink that was cut off still needs what the header counts beyond the descriptor's size.
+    if hosted.header.capacity > tables.shape.len {
+        return Ok(());
+    }
     let mut claims = Claims::new();
     claim_all(hosted, &mut claims, &mut Findings::new())?;
     let gaps = unused(tables, &claims)?;

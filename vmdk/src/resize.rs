@@ -311,10 +311,10 @@ impl Hosted {
         Ok(all)
     }
 
-    /// The end of the last byte of the file that something refers to.
+    /// The end of the last byte of the file that something refers to, if only a redundant table.
     fn used_end(&self) -> Result<u64> {
         let shape = self.tables.shape;
-        let mut end = shape.floor;
+        let mut end = shape.floor.max(self.end_of_copies()?);
         for directory in std::iter::once(&self.tables.directory).chain(&self.redundant) {
             end = end.max(round_up(directory.offset() + directory.len(), SECTOR));
         }
