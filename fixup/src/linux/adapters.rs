@@ -25,10 +25,17 @@ pub(super) fn known(tree: &mut Tree<'_>) -> Result<Adapters> {
             }
         }
     }
-    // One address for two names tells nothing.
-    let counted = known.clone();
-    known.retain(|_, address| counted.values().filter(|other| *other == address).count() == 1);
-    Ok(known)
+    Ok(of_one_each(known))
+}
+
+/// Those whose address is no other's: one for two names tells nothing.
+fn of_one_each(mut known: Adapters) -> Adapters {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for address in known.values() {
+        *counts.entry(address.clone()).or_default() += 1;
+    }
+    known.retain(|_, address| counts.get(address) == Some(&1));
+    known
 }
 
 /// Names and addresses in the text at a path.
@@ -136,6 +143,14 @@ fn address_in(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_two_names_tell_nothing_however_many_there_are() {
+        let pair = |number: u32| (format!("n{number}"), format!("{:06}", number.max(2)));
+        let known = of_one_each((0..200_000).map(pair).collect());
+        assert_eq!(known.len(), 199_997);
+        assert!(!known.contains_key("n2") && known.contains_key("n3"));
+    }
 
     #[test]
     fn names_and_addresses_are_found_in_all_kinds_of_settings() {

@@ -11,6 +11,8 @@ use crate::{Action, Plan, Target};
 
 /// Read before systemd's own, of which the first that fits counts (systemd.link(5)).
 const LINK: &str = "/etc/systemd/network/10-vdisk";
+/// Adapters of one machine.
+const MOST_ADAPTERS: usize = 64;
 const UDEV: [&str; 3] = [
     "/usr/lib/systemd/systemd-udevd",
     "/lib/systemd/systemd-udevd",
@@ -28,6 +30,14 @@ pub(super) fn adapt(
     plan: &mut Plan,
 ) -> Result<()> {
     let names = configured(tree)?;
+    if names.len() > MOST_ADAPTERS {
+        plan.warn(
+            "linux.network.name",
+            format!("{} adapters are configured by name: none of them is kept", names.len()),
+            "see that the adapters of the new machine get the names they had",
+        );
+        return Ok(());
+    }
     let mut known = Adapters::new();
     if names.len() > 1 {
         // Some of what the settings told `strip` may have taken out of them.

@@ -318,3 +318,26 @@ fn two_adapters_that_only_addresses_tell_stay_two() {
         }
     }
 }
+
+#[test]
+fn more_names_than_a_machine_has_adapters_are_only_told() {
+    if !tools() {
+        return;
+    }
+    let guest = Guest::new("ubuntu");
+    guest.initramfs("boot/initrd.img-6.1", &[("scripts/init-top/udev", "")], &["gzip"]);
+    guest.file("lib/systemd/systemd-udevd", "");
+    let mut netplan = "network:\n  ethernets:\n".to_owned();
+    for number in 0..10_000_u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        netplan.push_str(&format!(
+            "    lan{number}:\n      match:\n        macaddress: 52:54:00:00:{high:02x}:{low:02x}\n      \
+             set-name: lan{number}\n"
+        ));
+    }
+    guest.file("etc/netplan/all.yaml", &netplan);
+    let plan = adapted(guest.disk().path(), Target::Kvm);
+    assert!(!ids(&plan).contains(&"linux.network.name"));
+    let told = plan.warnings.iter().find(|one| one.id == "linux.network.name").unwrap();
+    assert!(told.message.contains("10000"), "{told:?}");
+}
