@@ -1,15 +1,23 @@
 //! What makes a Linux the machine it is.
 
+use std::collections::BTreeSet;
+
 use ssh_key::rand_core::{OsRng, RngCore};
 use vdisk_core::{Error, Result, hex};
 
 use super::rules::{RULES, Rule, When};
 use super::tree::Tree;
-use super::{lines_that_differ, pins, ssh};
+use super::{lines_that_differ, pins, some, ssh};
 use crate::{Action, Identity, Plan, StripOptions};
 
-/// Takes the guest off its hardware, and with [`Identity::New`] makes it another machine.
-pub(super) fn strip(tree: &mut Tree<'_>, options: &StripOptions, plan: &mut Plan) {
+/// Takes the guest, which starts from these archives, off its hardware, and with [`Identity::New`]
+/// makes it another machine.
+pub(super) fn strip(
+    tree: &mut Tree<'_>,
+    initramfs: &[String],
+    options: &StripOptions,
+    plan: &mut Plan,
+) {
     if options.identity == Identity::Sysprep {
         plan.stop("linux.identity", "sysprep is Windows' own", "take --identity new");
         return;
@@ -36,13 +44,13 @@ pub(super) fn strip(tree: &mut Tree<'_>, options: &StripOptions, plan: &mut Plan
     if is_new {
         step("linux.machine-id", plan, &mut machine_id);
         step("linux.ssh-host-keys", plan, &mut ssh::renew);
+        step("linux.ssh-host-keys", plan, &mut |tree, plan| {
+            ssh::in_initramfs(tree, initramfs, plan)
+        });
         step("linux.agent.iscsi", plan, &mut iscsi);
         remains(tree, plan);
     }
 }
-
-/// Paths that a warning shows.
-const MOST_SHOWN: usize = 10;
 
 /// What stays readable, though no name leads there any more.
 fn remains(tree: &mut Tree<'_>, plan: &mut Plan) {
@@ -53,15 +61,6 @@ fn remains(tree: &mut Tree<'_>, plan: &mut Plan) {
             format!("what stood in {} stays readable in free space", some(&paths)),
             "leave free space out with: vdisk convert --skip-free",
         );
-    }
-}
-
-/// The first of these, and how many more there are.
-fn some(paths: &[String]) -> String {
-    let (shown, more) = paths.split_at(paths.len().min(MOST_SHOWN));
-    match more.len() {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -85,7 +84,7 @@ fn remove(tree: &mut Tree<'_>, rule: &Rule, plan: &mut Plan) -> Result<()> {
 fn machine_id(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
     const IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
     const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
-    let mut has_systemd = false;
+    let (mut has_systemd, mut ids) = (false, BTreeSet::new());
     for path in SYSTEMD {
         has_systemd |= tree.has(path)?;
     }
@@ -97,6 +96,7 @@ fn machine_id(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
         if id.is_empty() || id == "uninitialized" {
             continue;
         }
+        ids.insert(id.clone());
         let action = Action::new("linux.machine-id", "forget the machine's id", path)
             .why("journals, DHCP and agents tell machines apart by it")
             .before(id);
@@ -112,6 +112,36 @@ fn machine_id(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
             tree.remove(path)?;
             action
         });
+    }
+    ids.iter().try_for_each(|id| named_by(tree, id, plan))
+}
+
+/// Where kernel-install(8) names files and folders by the machine's id: `*` stands for that.
+const NAMED: [&str; 7] = [
+    "/boot/*",
+    "/efi/*",
+    "/boot/efi/*",
+    "/boot/loader/entries/*",
+    "/efi/loader/entries/*",
+    "/boot/efi/loader/entries/*",
+    "/boot/efi/EFI/Linux/*",
+];
+
+/// Tells of what has the machine's old id in its name.
+fn named_by(tree: &mut Tree<'_>, id: &str, plan: &mut Plan) -> Result<()> {
+    if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    for pattern in NAMED {
+        found.extend(tree.glob(&pattern.replace('*', &format!("*{id}*")))?);
+    }
+    if !found.is_empty() {
+        plan.warn(
+            "linux.machine-id",
+            format!("the old id {id} is still in the names of {}", some(&found)),
+            "the guest starts by them all the same; they go when its kernels are installed anew",
+        );
     }
     Ok(())
 }

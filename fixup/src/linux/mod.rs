@@ -45,8 +45,11 @@ pub fn strip(
     options: &StripOptions,
     plan: &mut Plan,
 ) -> Result<()> {
+    let kernels = machine.system(index)?.linux.iter().flat_map(|linux| &linux.kernels);
+    let initramfs: Vec<String> =
+        kernels.filter_map(|one| Some(one.initramfs.as_ref()?.path.clone())).collect();
     let mut tree = Tree::open(machine, index)?;
-    identity::strip(&mut tree, options, plan);
+    identity::strip(&mut tree, &initramfs, options, plan);
     Ok(())
 }
 
@@ -100,5 +103,16 @@ fn lines_that_differ(old: &str, new: &str) -> (String, String) {
     (only(old, new), only(new, old))
 }
 
+/// The first of these paths, and how many more there are.
+fn some(paths: &[String]) -> String {
+    let (shown, more) = paths.split_at(paths.len().min(MOST_SHOWN));
+    match more.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Paths that a warning shows.
+const MOST_SHOWN: usize = 10;
 /// Lines a plan shows of one file.
 const MOST_LINES: usize = 20;

@@ -3,7 +3,7 @@
 use vdisk_core::Result;
 
 use super::tree::Tree;
-use super::{adapters, lines_that_differ, network};
+use super::{adapters, lines_that_differ, network, some};
 use crate::{Action, Plan};
 
 /// What one kind of file becomes.
@@ -48,10 +48,10 @@ pub(super) fn remove(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
     let (left, files): (Vec<_>, Vec<_>) =
         files.into_iter().partition(|(_, _, new)| adapters > 1 && new.open > 0);
     if !left.is_empty() {
-        let paths: Vec<&str> = left.iter().map(|(path, ..)| path.as_str()).collect();
+        let paths: Vec<String> = left.into_iter().map(|(path, ..)| path).collect();
         plan.warn(
             "linux.net.mac-pin",
-            format!("only their addresses tell which adapters {} are for", paths.join(", ")),
+            format!("only their addresses tell which adapters {} are for", some(&paths)),
             "give the adapters of the new machine the addresses they had (vdisk define --mac), or \
              change these files in the guest",
         );

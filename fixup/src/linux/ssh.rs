@@ -6,6 +6,8 @@ use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PublicKey};
 use vdisk_core::{Error, ErrorKind, Result};
 
+use super::initramfs::Contents;
+use super::some;
 use super::tree::Tree;
 use crate::{Action, Plan};
 
@@ -13,18 +15,34 @@ const ID: &str = "linux.ssh-host-keys";
 /// What OpenSSH makes, and the most that is made for one that has more.
 const RSA_BITS: usize = 3072;
 const MOST_RSA_BITS: usize = 8192;
+/// The key of the first version of the protocol.
+const SSH_1: &str = "/etc/ssh/ssh_host_key";
+/// Keys of Dropbear, and the programs that read them.
+const DROPBEAR_KEYS: [&str; 4] = [
+    "/etc/dropbear/dropbear_*_host_key",
+    "/etc/dropbear/initramfs/dropbear_*_host_key",
+    "/etc/dropbear-initramfs/dropbear_*_host_key",
+    "/etc/initramfs-tools/etc/dropbear/dropbear_*_host_key",
+];
+const DROPBEAR: [&str; 3] = ["/usr/sbin/dropbear", "/usr/bin/dropbear", "/sbin/dropbear"];
+/// Bytes of an initramfs.
+const MOST_INITRAMFS: u64 = 512 << 20;
 
 /// Writes a new key over each that is there, of the same kind.
 ///
 /// # Errors
 /// The volume's.
 pub(super) fn renew(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
-    for path in tree.glob("/etc/ssh/ssh_host_*_key")? {
+    dropbear(tree, plan)?;
+    let paths = [tree.glob("/etc/ssh/ssh_host_*_key")?, tree.glob(SSH_1)?];
+    for path in paths.into_iter().flatten() {
         let public_path = format!("{path}.pub");
         let old =
             tree.text(&public_path)?.and_then(|text| PublicKey::from_openssh(text.trim()).ok());
         let Some(kind) = kind(&path, old.as_ref()) else {
-            remove(tree, &path, plan)?;
+            for path in [format!("{path}.pub"), path] {
+                remove(tree, &path, "it is of a kind that is not made any more", plan)?;
+            }
             continue;
         };
         let comment = old.as_ref().map(|key| key.comment().to_owned()).unwrap_or_default();
@@ -44,15 +62,58 @@ pub(super) fn renew(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// Certificates, and keys of kinds that OpenSSH no longer has.
-fn remove(tree: &mut Tree<'_>, path: &str, plan: &mut Plan) -> Result<()> {
-    for path in [path.to_owned(), format!("{path}.pub")] {
-        if tree.stat(&path)?.is_some() {
-            tree.wipe(&path)?;
-            tree.remove(&path)?;
-            let why = "it is of a kind that is not made any more";
-            plan.act(Action::new(ID, "remove a host key", path).why(why).before("there"));
+fn remove(tree: &mut Tree<'_>, path: &str, why: &str, plan: &mut Plan) -> Result<()> {
+    if tree.stat(path)?.is_some() {
+        tree.wipe(path)?;
+        tree.remove(path)?;
+        plan.act(Action::new(ID, "remove a host key", path).why(why).before("there"));
+    }
+    Ok(())
+}
+
+/// Dropbear has a format of its own, and makes keys itself.
+fn dropbear(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
+    let mut gone = false;
+    for pattern in DROPBEAR_KEYS {
+        for path in tree.glob(pattern)? {
+            remove(tree, &path, "whoever has it could pass for both machines", plan)?;
+            gone = true;
         }
+    }
+    if gone {
+        plan.warn(
+            ID,
+            "Dropbear has no host keys any more, and makes some only if started with -R",
+            "if it has none in the copy, make them there with dropbearkey",
+        );
+    }
+    Ok(())
+}
+
+/// Tells of keys in what the guest starts from, where it has Dropbear at all.
+///
+/// # Errors
+/// The volume's.
+pub(super) fn in_initramfs(tree: &mut Tree<'_>, paths: &[String], plan: &mut Plan) -> Result<()> {
+    let mut has_dropbear = false;
+    for path in DROPBEAR {
+        has_dropbear |= tree.has(path)?;
+    }
+    let mut found = Vec::new();
+    for path in paths.iter().filter(|_| has_dropbear) {
+        let Some(bytes) = tree.read(path, MOST_INITRAMFS)? else { continue };
+        // What cannot be read may hold them.
+        if Contents::read(&bytes).map_or(true, |contents| contents.has_below("etc/dropbear/")) {
+            found.push(path.clone());
+        }
+    }
+    if !found.is_empty() {
+        plan.warn(
+            ID,
+            format!("{} may hold host keys of Dropbear, which both machines share", some(&found)),
+            "have the copy make it anew: update-initramfs -u -k all, or dracut --force \
+             --regenerate-all",
+        );
     }
     Ok(())
 }

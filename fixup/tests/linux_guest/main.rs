@@ -155,6 +155,20 @@ fn a_copy_forgets_and_a_move_keeps() {
     guest.file("var/lib/cloud/instances/i-1/sem/x", "");
     guest.file("etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.1993-08.org.debian:01:abc\n");
     guest.file("etc/salt/minion_id", "old\n");
+    guest.file(&format!("boot/loader/entries/{id}-6.1.conf"), "title A\n");
+    let dropbear = ("etc/dropbear/dropbear_rsa_host_key", "key");
+    guest.initramfs("boot/initrd.img-6.1", &[dropbear], &["gzip"]);
+    guest.file("usr/sbin/dropbear", "");
+    guest.file("etc/dropbear/initramfs/authorized_keys", "mine");
+    let old_keys = [
+        "etc/ssh/ssh_host_key",
+        "etc/ssh/ssh_host_key.pub",
+        "etc/ssh/ssh_host_dsa_key",
+        "etc/dropbear/dropbear_rsa_host_key",
+        "etc/dropbear/initramfs/dropbear_ed25519_host_key",
+        "etc/dropbear-initramfs/dropbear_ecdsa_host_key",
+    ];
+    old_keys.iter().for_each(|path| guest.file(path, "key"));
     for kind in ["ed25519", "ecdsa"] {
         let path = guest.0.path().join(format!("etc/ssh/ssh_host_{kind}_key"));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -200,6 +214,15 @@ fn a_copy_forgets_and_a_move_keeps() {
         assert_eq!(old.split(' ').next(), new.split(' ').next());
         assert!(new.ends_with(" root@old\n"), "{new}");
     }
+    for path in old_keys {
+        assert_eq!(text(image.path(), &format!("/{path}")), "", "{path}");
+    }
+    assert_eq!(text(image.path(), "/etc/dropbear/initramfs/authorized_keys"), "mine");
+    let told = |id: &str, words: &str| {
+        plan.warnings.iter().any(|one| one.id == id && one.message.contains(words))
+    };
+    assert!(told("linux.machine-id", &format!("/boot/loader/entries/{id}-6.1.conf")), "{plan:?}");
+    assert!(told("linux.ssh-host-keys", "/boot/initrd.img-6.1"), "{plan:?}");
     // Secrets are not told.
     assert!(!format!("{plan:?}").contains("PRIVATE KEY"));
 }

@@ -106,6 +106,11 @@ impl Contents {
         self.nodes.contains_key(&self.resolve(path))
     }
 
+    /// Whether something is in a directory, given with `/` at its end.
+    pub(crate) fn has_below(&self, directory: &str) -> bool {
+        self.nodes.keys().any(|path| path.starts_with(directory))
+    }
+
     /// The content of a file that says how to start.
     pub(crate) fn text(&self, path: &str) -> Option<&[u8]> {
         self.texts.get(&self.resolve(path)).map(Vec::as_slice)
