@@ -31,3 +31,59 @@ pub(crate) fn wipe(fs: &mut dyn GuestFsMut, path: &[u8]) -> Result<bool> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt as _;
+    use std::sync::Arc;
+
+    use memchr::memmem;
+    use vdisk_core::CowDisk;
+    use vdisk_guest::fs::open_mut;
+    use vdisk_testkit::VecDisk;
+    use vdisk_testkit::volumes::{Make, VOLUMES, Volume, judge, make};
+
+    use super::*;
+
+    /// Files as short as a key, which some file systems keep with its name, and longer ones.
+    const FILES: [(&str, usize); 3] = [("short", 2), ("key", 8), ("long", 9000)];
+
+    #[test]
+    fn nothing_is_left_of_what_was_wiped_and_removed() {
+        // Nothing is removed from a Btrfs.
+        let changes = |volume: &&Volume| !volume.is_old_xfs() && volume.tool != Make::Btrfs;
+        for volume in VOLUMES.iter().filter(changes) {
+            let folder = tempfile::tempdir().unwrap();
+            let (image, source) = (folder.path().join("volume"), folder.path().join("tree"));
+            // The maker of volumes expects one.
+            fs::create_dir_all(source.join("links")).unwrap();
+            for (name, lines) in FILES {
+                let line = |number| format!("secret {name:>8} {number:>8} of the old machine");
+                let text: Vec<String> = (0..lines).map(line).collect();
+                fs::write(source.join(name), text.join("\n")).unwrap();
+            }
+            if !make(volume, &image, Some(&source)) {
+                continue;
+            }
+            let before = fs::read(&image).unwrap();
+            assert!(memmem::find(&before, b"secret ").is_some());
+            let disk = Arc::new(CowDisk::new(Arc::new(VecDisk(before)), 64 << 20));
+            let mut fs = open_mut(disk.clone()).unwrap().unwrap();
+            for (name, _) in FILES {
+                let path = format!("/{name}");
+                let wiped = wipe(&mut *fs, path.as_bytes()).unwrap();
+                assert!(wiped, "{volume:?} {name}");
+                fs.apply(&Edit::Remove { path: path.as_bytes() }).unwrap();
+            }
+            let file = fs::File::options().write(true).open(&image).unwrap();
+            for change in disk.changes().unwrap() {
+                file.write_all_at(&change.bytes, change.offset).unwrap();
+            }
+            let after = fs::read(&image).unwrap();
+            let left = memmem::find_iter(&after, b"secret ").count();
+            assert_eq!(left, 0, "{volume:?}");
+            judge(volume.tool, &image, "wiped");
+        }
+    }
+}
