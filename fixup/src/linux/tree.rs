@@ -159,7 +159,13 @@ impl<'m> Tree<'m> {
     /// read or written, for a program would take the rest for the whole.
     pub(crate) fn copy_out(&mut self, folder: &Path, wanted: &[&str], most: u64) -> Result<()> {
         let (cancel, mounts, mut left) = (Cancel::default(), self.mounts.clone(), most);
+        let home = self.locate("/").0;
         for (point, place) in mounts.iter().rev() {
+            // Another part of the root's own volume is a subvolume, and of that nothing is known.
+            let is_wanted = *place != home && wanted.iter().any(|name| is_below(point, name));
+            if !point.is_empty() && !is_wanted {
+                continue;
+            }
             let fs = &*self.machine.volume(place)?.fs();
             let mut copy = |from: &str, to: &Path, force| {
                 let done = extract_at_most(fs, from.as_bytes(), to, force, left, &cancel)?;
@@ -173,9 +179,7 @@ impl<'m> Tree<'m> {
                         copy(&from, &folder.join(name), false)?;
                     }
                 }
-            } else if wanted.iter().any(|name| is_below(point, name))
-                && let Some(target) = folder_below(folder, point)
-            {
+            } else if let Some(target) = folder_below(folder, point) {
                 copy("/", &target, true)?;
             }
         }
