@@ -321,7 +321,9 @@ impl Space {
 
     fn new(sparse: &Sparse) -> Self {
         let mut fixed = Claims::new();
-        for range in sparse.metadata.iter().chain([&sparse.bat.range()]) {
+        for range in
+            sparse.metadata.iter().chain(sparse.batmap_ranges()).chain([&sparse.bat.range()])
+        {
             fixed.take(range.start, range.end - range.start);
         }
         Self { slot: sparse.shape.slot(), fixed, gaps: Vec::new(), end: 0, last_block: None }

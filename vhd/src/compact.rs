@@ -4,6 +4,7 @@
 //! The steps, each durable before the next:
 //!
 //! 1. entries of blocks that are given up become absent: the disk reads the same with any of them;
+//!    a batmap says nothing of them before;
 //! 2. blocks are copied from the end of the file into gaps, then the entries lead there: as with
 //!    every write, see `write`. What a block leaves behind stays as it is;
 //! 3. a second footer goes to the new end, and the file is cut behind it.
@@ -13,6 +14,7 @@ use std::ops::Range;
 use vdisk_core::compact::{Units, copy_within, punch, punchable};
 use vdisk_core::{Compaction, Packing, Ranges, Result, StoreExt, Vacant, Watch};
 
+use crate::batmap::{Batmap, overlap};
 use crate::open::{Body, VhdLayer};
 use crate::shape::SECTOR;
 use crate::sparse::{BlockAt, Sparse};
@@ -70,6 +72,13 @@ impl Sparse {
         self.flush()?;
         let released = self.places(&blocks.unsaid)?.len() as u64;
         let mut done = Compaction { released, ..Compaction::default() };
+        // A block that is not there must not count as full, not even once it is there again.
+        if released > 0
+            && let Some(map) = &self.batmap
+            && !is_taken(map, &self.units()?)
+        {
+            map.forget(&*self.store)?;
+        }
         for range in &blocks.unsaid {
             self.bat.drop_range(number(range.start)..number(range.end))?;
         }
@@ -142,6 +151,8 @@ impl Sparse {
     fn packing(&self, blocks: Vec<Units>) -> Packing {
         let mut fixed = self.metadata.clone();
         fixed.push(self.bat.range());
+        let batmap = self.batmap.iter().filter(|map| !is_taken(map, &blocks));
+        fixed.extend(batmap.flat_map(Batmap::ranges).cloned());
         Packing::new(blocks, fixed, self.shape.fit(self.bat.entries().into()))
     }
 
@@ -152,6 +163,12 @@ impl Sparse {
         self.bat.set(block, sector);
         if self.waits_much() { self.flush() } else { Ok(()) }
     }
+}
+
+/// Whether blocks stand where the batmap should.
+fn is_taken(map: &Batmap, blocks: &[Units]) -> bool {
+    let mut blocks = blocks.iter().map(|block| block.at..block.end());
+    blocks.any(|block| map.ranges().into_iter().any(|range| overlap(range, &block)))
 }
 
 /// A block's number; the table has no more than these.

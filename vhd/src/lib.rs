@@ -20,6 +20,7 @@
 //! | Hard Disk Footer Format | `footer`, `geometry` (CHS), `time` (time stamps) |
 //! | the two places of the footer | `footers`: finding it, [`probe`], [`fixed_end`] |
 //! | Dynamic Disk Header Format | `header`, `locator` (parent locators) |
+//! | none: tapdisk's map behind the table | `batmap` |
 //! | Block Allocation Table and Data Blocks | `bat`, `bitmap`, `shape` (lengths and places) |
 //! | Implementing a Dynamic Disk, a Differencing Disk | `sparse` (reading), `write`, `resize`, `compact` |
 //!
@@ -75,6 +76,7 @@
 //! ```
 
 mod bat;
+mod batmap;
 mod bitmap;
 mod check;
 mod child;

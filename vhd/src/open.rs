@@ -8,6 +8,7 @@ use vdisk_core::{
 };
 
 use crate::bat::{Bat, ENTRY};
+use crate::batmap::Batmap;
 use crate::bitmap::Bitmaps;
 use crate::check;
 use crate::create::MAX_SIZE;
@@ -172,14 +173,19 @@ fn open_sparse(
     let same = |found: &Result<Footer, _>| found.as_ref().is_ok_and(|f| f.to_bytes() == bytes);
     let tail_counts = footers.tail.found.as_ref().is_ok_and(|tail| tail.same_image(footer));
     let differencing = kind == DiskType::Differencing;
+    let end = if tail_counts { footers.tail.at } else { footers.file_len };
+    let bat = Bat::new(store.clone(), header.table_at(), header.entries());
+    let metadata = metadata(&header, differencing, footers.file_len);
+    let others = [metadata.as_slice(), &[bat.range()]].concat();
     Ok(Body::Sparse(Box::new(Sparse {
-        bat: Bat::new(store.clone(), header.table_at(), header.entries()),
+        batmap: Batmap::find(&*store, footer, &others, end)?,
+        bat,
         bitmaps: Bitmaps::new(store.clone(), header.shape),
-        metadata: metadata(&header, differencing, footers.file_len),
+        metadata,
         shape: header.shape,
         differencing,
         size,
-        end: if tail_counts { footers.tail.at } else { footers.file_len },
+        end,
         tail_good: same(&footers.tail.found)
             && footers.tail.len == FOOTER
             && footers.tail.at.is_multiple_of(SECTOR),

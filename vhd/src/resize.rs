@@ -118,6 +118,8 @@ impl Sparse {
     fn set_size(&mut self, size: u64) -> Result<()> {
         self.size = size;
         self.footer.set_size(size);
+        // The footer does not name tapdisk any more, so nobody looks for its map.
+        self.batmap = None;
         let bytes = self.footer.to_bytes();
         self.store.put(&bytes, 0, "VHD footer copy")?;
         self.store.flush()?;

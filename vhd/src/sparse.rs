@@ -9,6 +9,7 @@ use std::sync::Arc;
 use vdisk_core::{Error, ErrorKind, LayerExtent, LayerKind, Result, Store};
 
 use crate::bat::Bat;
+use crate::batmap::Batmap;
 use crate::bitmap::Bitmaps;
 use crate::footer::{FOOTER, Footer};
 use crate::header::{HEADER, Header};
@@ -35,6 +36,8 @@ pub(crate) struct Sparse {
     pub(crate) bitmaps: Bitmaps,
     /// Footer copy, header and locator data; the table says itself where it stands.
     pub(crate) metadata: Vec<Range<u64>>,
+    /// tapdisk's map of full blocks; no block goes there, but one that is there already counts.
+    pub(crate) batmap: Option<Batmap>,
     /// Where blocks end: the footer at the end of the file, or the end itself.
     pub(crate) end: u64,
     /// Whether the file ends with the right footer, at `end`.
@@ -189,9 +192,15 @@ impl Sparse {
         Ok(Some(found))
     }
 
+    /// Where the batmap stands.
+    pub(crate) fn batmap_ranges(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.batmap.iter().flat_map(Batmap::ranges)
+    }
+
     /// The end of everything that is not a block.
     pub(crate) fn metadata_end(&self) -> u64 {
-        self.metadata.iter().map(|range| range.end).fold(self.bat.range().end, u64::max)
+        let others = self.metadata.iter().chain(self.batmap_ranges()).map(|range| range.end);
+        others.fold(self.bat.range().end, u64::max)
     }
 }
 

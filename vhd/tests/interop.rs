@@ -14,10 +14,13 @@ use std::path::Path;
 use std::process::{Command, Output as Finished};
 use std::sync::Arc;
 
-use common::{codes, contents, link, nothing, open_read, open_write, options, skip};
+use common::{
+    codes, contents, empty, link, nothing, open_read, open_write, options, put, seal_footers, skip,
+};
 use sha2::{Digest, Sha256};
 use vdisk_core::disk::ZeroDisk;
-use vdisk_core::{HostFile, Layer, LayerMut, Output};
+use vdisk_core::layer::read;
+use vdisk_core::{HostFile, Layer, LayerMut, Output, Ranges, Store, StoreExt, Vacant, Watch};
 use vdisk_testkit::VecDisk;
 use vdisk_testkit::content::Content;
 use vdisk_testkit::fill::fill;
@@ -334,4 +337,71 @@ print(sha.hexdigest())
         let found = must("python3", &["-c", SCRIPT, str(&path)]);
         assert_eq!(found.trim(), hex(content.bytes()), "{subformat:?} {block}");
     }
+}
+
+/// XenServer and XCP-ng keep a map of the full blocks behind the table, and refuse an image whose
+/// map does not fit its checksum, or has blocks that are not there.
+#[test]
+fn the_batmap_of_tapdisk_stays() {
+    const BLOCK: u64 = 2 << 20;
+    const MAP: std::ops::Range<u64> = 206_336..213_504;
+    let store = empty(&options(100 << 30, Subformat::Dynamic, 2 << 20));
+    assert_eq!(store.size().unwrap(), MAP.start + 512);
+    let map: Vec<u8> = (0..6656u32).map(|at| at as u8 | 1).collect();
+    let sum: u32 = map.iter().map(|byte| u32::from(*byte)).sum();
+    let mut header = b"tdbatmap".to_vec();
+    header.extend((MAP.start + 512).to_be_bytes());
+    header.extend([0, 0, 0, 13, 0, 1, 0, 2]);
+    header.extend((!sum).to_be_bytes());
+    header.resize(512, 0);
+    let mut footer = store.to_bytes()[..512].to_vec();
+    footer[28..36].copy_from_slice(b"tap\0\0\x01\0\x03");
+    let whole = [header, map].concat();
+    put(&store, MAP.start, &whole);
+    put(&store, 0, &footer);
+    put(&store, MAP.end, &footer);
+    seal_footers(&store);
+
+    let mut layer = open_write(store.clone()).unwrap();
+    let nothing = ZeroDisk(0);
+    for (block, byte) in [(0, 1), (7, 2), (9, 3)] {
+        layer.write(&vec![byte; BLOCK as usize], block * BLOCK, &nothing).unwrap();
+    }
+    let now = || store.to_bytes()[MAP.start as usize..MAP.end as usize].to_vec();
+    layer.compact(&Vacant::default(), Watch::default()).unwrap();
+    assert!(now() == whole, "the map was changed");
+    // What is given up must not count as full: the map says nothing of any block then.
+    let mut unsaid = Ranges::new();
+    unsaid.push(0..BLOCK);
+    let vacant = Vacant { unsaid, ..Vacant::default() };
+    assert_eq!(layer.plan_compact(&vacant).unwrap().moved, 1);
+    layer.compact(&vacant, Watch::default()).unwrap();
+    layer.close().unwrap();
+    let blank = [&whole[..24], &[0xFF; 4], &whole[28..512], &[0; 6656]].concat();
+    assert!(now() == blank, "the map is not blank");
+    let bytes = store.to_bytes();
+    assert_eq!(&bytes[28..31], b"tap");
+    assert!(codes(&layer).is_empty(), "{:?}", codes(&layer));
+    let layer = open_read(store.clone()).unwrap();
+    for (block, byte) in [(0, 0), (7, 2), (9, 3)] {
+        let mut found = vec![0xEE; BLOCK as usize];
+        read(&layer, &nothing, &mut found, block * BLOCK).unwrap();
+        assert!(found.iter().all(|one| *one == byte), "block {block}");
+    }
+
+    // With the footer at the end lost, new blocks go behind the map all the same.
+    let empty = MAP.end;
+    store.set_len(empty).unwrap();
+    put(&store, 1536, &vec![0xFF; 204_800]);
+    let mut layer = open_write(store.clone()).unwrap();
+    layer.write(&[1; 512], 0, &nothing).unwrap();
+    layer.close().unwrap();
+    assert!(now() == blank, "overwritten");
+
+    // A resize takes the name away, and with it the map.
+    let mut layer = open_write(store.clone()).unwrap();
+    layer.resize(200 << 30).unwrap();
+    layer.close().unwrap();
+    assert_eq!(&store.to_bytes()[28..32], b"win ");
+    assert!(codes(&layer).is_empty(), "{:?}", codes(&layer));
 }
