@@ -29,7 +29,9 @@ pub(crate) fn script(vm: &Vm) -> Result<Definition> {
             .hint("convert it first: vdisk convert -O vhdx"));
         }
     }
-    let mut text = String::new();
+    // Without this mark Windows PowerShell 5.1 reads the script in the host's code page, in which
+    // letters of a name become quotes that end it.
+    let mut text = String::from("\u{FEFF}");
     head(vm, &mut text);
     disks(vm, &mut text);
     network(vm, &mut text);

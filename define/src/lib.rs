@@ -64,7 +64,7 @@ use vdisk_core::Result;
 pub struct Definition {
     /// What its name ends in, such as `ps1`.
     pub extension: &'static str,
-    /// What is in it.
+    /// What is in it, to be written as UTF-8; PowerShell's begins with a byte order mark.
     pub text: String,
     /// What its reader should know.
     pub remarks: Vec<String>,

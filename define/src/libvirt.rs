@@ -8,7 +8,7 @@ use vdisk_guest::inventory::Family;
 
 use crate::Definition;
 use crate::guest::{Bus, Nic};
-use crate::vm::{Firmware, Hypervisor, Vm};
+use crate::vm::{Firmware, Hypervisor, Vm, VmDisk};
 
 /// The domain, for `virsh define`.
 pub(crate) fn domain(vm: &Vm) -> Result<Definition> {
@@ -76,15 +76,34 @@ fn disks(vm: &Vm, text: &mut String) -> Result<()> {
         }
         // libvirt calls VHD by QEMU's name for it.
         let format = if disk.format == "vhd" { "vpc" } else { &disk.format };
+        let sectors = sectors(vm, disk, bus)?;
         let _ = write!(
             text,
             "    <disk type='file' device='disk'>\n      <driver name='qemu' type='{format}'/>\n      \
-             <source file='{}'/>\n      <target dev='{prefix}{}' bus='{bus}'/>\n    </disk>\n",
+             <source file='{}'/>\n{sectors}      <target dev='{prefix}{}' bus='{bus}'/>\n    \
+             </disk>\n",
             escape(&disk.file),
             letters(index),
         );
     }
     Ok(())
+}
+
+/// The disk's sectors, where they are not of the 512 bytes that QEMU gives by itself.
+fn sectors(vm: &Vm, disk: &VmDisk, bus: &str) -> Result<String> {
+    let size = disk.sector_size;
+    if size == 512 {
+        return Ok(String::new());
+    }
+    if vm.firmware == Firmware::Bios || !matches!(bus, "scsi" | "virtio") {
+        return Err(Error::refused(format!(
+            "its partition table counts in sectors of {size} bytes, which QEMU gives to virtio \
+             disks only, and from which no BIOS starts"
+        ))
+        .in_file(&disk.file)
+        .hint("a VHDX on Hyper-V's generation 2 keeps such sectors"));
+    }
+    Ok(format!("      <blockio logical_block_size='{size}' physical_block_size='{size}'/>\n"))
 }
 
 /// `a` to `z`, then `aa`.

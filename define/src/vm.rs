@@ -103,6 +103,8 @@ pub struct VmDisk {
     pub size: u64,
     /// The image's format, as vdisk calls it.
     pub format: String,
+    /// Bytes of the sectors that its partition table counts in, 512 or 4096.
+    pub sector_size: u64,
 }
 
 /// A network adapter.
@@ -125,10 +127,13 @@ pub struct Sizing {
     pub macs: Vec<Mac>,
     /// It is to start from the network: Hyper-V's generation 1 needs its legacy adapter for that.
     pub network_boot: bool,
+    /// What is to start it, where its disk leaves the choice.
+    pub firmware: Option<Firmware>,
 }
 
 impl VmDisk {
-    /// The image in `file`, of `size` bytes for the guest; its name's end tells the format.
+    /// The image in `file`, of `size` bytes for the guest, in sectors of 512; its name's end tells
+    /// the format.
     #[must_use]
     pub fn new(file: impl Into<String>, size: u64) -> Self {
         let file = file.into();
@@ -139,7 +144,7 @@ impl VmDisk {
             "avhd" => "vhd".to_owned(),
             _ => "raw".to_owned(),
         };
-        Self { file, size, format }
+        Self { file, size, format, sector_size: 512 }
     }
 }
 
@@ -164,25 +169,31 @@ impl Vm {
         }
     }
 
-    /// The machine for the guest in `inventory` under `hypervisor`, without its disks.
+    /// The machine for the guest on `disks`, in their order, under `hypervisor`; its disks are left
+    /// to the caller.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where nothing on the disk can be started, or the guest cannot run
-    /// with the firmware that it needs there.
+    /// [`ErrorKind::Unsupported`] where the guest cannot run with the firmware that it needs there;
+    /// [`ErrorKind::Refused`] where it is for another kind of processor;
+    /// [`ErrorKind::Usage`] for more memory than can be counted.
     pub fn for_guest(
         name: &str,
-        inventory: &Inventory,
+        disks: &[Inventory],
         hypervisor: Hypervisor,
         sizing: &Sizing,
     ) -> Result<Self> {
-        let system = inventory.systems.first();
-        let mut vm = Self::new(name, firmware(inventory, system));
+        let found = disks.iter().find_map(|disk| Some((disk, disk.systems.first()?)));
+        let system = found.map(|(_, system)| system);
+        let table = found.map(|(disk, _)| disk).or(disks.first());
+        let table = table.map_or("none", |disk| disk.disk.partition_table);
+        let mut vm = Self::new(name, firmware(system, table, sizing.firmware));
         if let Some(system) = system {
             vm.suit(system, hypervisor, sizing)?;
+            vm.trust(disks, system.family, hypervisor);
         } else {
             vm.remarks.push("no guest system was found: sizes and devices are guesses".to_owned());
         }
-        vm.size(system, sizing);
+        vm.size(system, sizing)?;
         let model = vm.nics.first().map_or(Nic::E1000, |nic| nic.model);
         if !sizing.macs.is_empty() {
             let nic = |mac: &Mac| VmNic { model, mac: Some(*mac) };
@@ -193,6 +204,11 @@ impl Vm {
 
     /// Devices that the guest has drivers for.
     fn suit(&mut self, system: &System, hypervisor: Hypervisor, sizing: &Sizing) -> Result<()> {
+        if let Some(arch) = system.arch.filter(|arch| !matches!(*arch, "x86" | "x86_64")) {
+            return Err(Error::refused(format!(
+                "the guest is for {arch} processors, and the machines defined here are PCs"
+            )));
+        }
         self.family = Some(system.family);
         self.wide = system.arch != Some("x86");
         self.windows = guest::WindowsVersion::of(system);
@@ -213,13 +229,28 @@ impl Vm {
         {
             self.nics = vec![VmNic { model: Nic::Legacy, mac: None }];
         }
-        if self.firmware == Firmware::Uefi && hypervisor == Hypervisor::HyperV {
-            self.secure_boot = Some(system.family);
-        }
         Ok(())
     }
 
-    fn size(&mut self, system: Option<&System>, sizing: &Sizing) {
+    /// Secure Boot, where the loader has a signature that the firmware knows: Windows' own has, and
+    /// of a Linux the shim alone.
+    fn trust(&mut self, disks: &[Inventory], family: Family, hypervisor: Hypervisor) {
+        if self.firmware != Firmware::Uefi || hypervisor != Hypervisor::HyperV {
+            return;
+        }
+        let mut loaders = disks.iter().flat_map(|disk| &disk.boot.loaders);
+        let is_shim = |path: &String| path.to_ascii_lowercase().ends_with("/shimx64.efi");
+        if family == Family::Windows || loaders.any(is_shim) {
+            self.secure_boot = Some(family);
+        } else {
+            self.remarks.push(
+                "Secure Boot is off: no signed loader (shimx64.efi) was found on the disk"
+                    .to_owned(),
+            );
+        }
+    }
+
+    fn size(&mut self, system: Option<&System>, sizing: &Sizing) -> Result<()> {
         let least = system.map_or(512 * MIB, |system| guest::least_memory(system, self.windows));
         let asked = sizing.memory.unwrap_or(least.max(2048 * MIB));
         if asked < least {
@@ -228,8 +259,12 @@ impl Vm {
                 "memory raised from {asked} to {least} MiB: the guest needs as much"
             ));
         }
-        self.memory = asked.max(least).next_multiple_of(4 * MIB);
+        self.memory = asked
+            .max(least)
+            .checked_next_multiple_of(4 * MIB)
+            .ok_or_else(|| Error::usage("no machine has that much memory"))?;
         self.processors = sizing.processors.unwrap_or(2).max(1);
+        Ok(())
     }
 
     /// Memory, MiB.
@@ -238,12 +273,14 @@ impl Vm {
     }
 }
 
-/// What the disk starts with; where it is both, the firmware that the target needs less luck for.
-fn firmware(inventory: &Inventory, system: Option<&System>) -> Firmware {
+/// What the disk starts with; where it is both, what is wished for, or else a BIOS, which needs no
+/// entry in any firmware.
+fn firmware(system: Option<&System>, table: &str, wished: Option<Firmware>) -> Firmware {
     match system.and_then(|system| system.boot_mode) {
         Some(BootMode::Uefi) => Firmware::Uefi,
-        Some(BootMode::Bios | BootMode::Both) => Firmware::Bios,
-        None if inventory.disk.partition_table == "gpt" => Firmware::Uefi,
+        Some(BootMode::Bios) => Firmware::Bios,
+        Some(BootMode::Both) => wished.unwrap_or(Firmware::Bios),
+        None if table == "gpt" => Firmware::Uefi,
         None => Firmware::Bios,
     }
 }

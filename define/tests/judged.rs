@@ -17,6 +17,8 @@ use vdisk_testkit::tools::{Tool, arg, must};
 
 /// What would be something else if it were not quoted.
 const NAME: &str = "a 'b' \"c\" $(touch x) `d` & <e> \u{2019}; rm |22 %f";
+/// Whose bytes in UTF-8 are quotes in the code page of a host that is told nothing.
+const FOREIGN: &str = "\u{451}+$(x), #\u{442}\u{412}";
 
 fn machine(extension: &str, firmware: Firmware, bus: Bus, disks: usize) -> Vm {
     let mut vm = Vm::new(NAME, firmware);
@@ -66,6 +68,31 @@ fn libvirt_accepts_the_domain() {
         };
         assert_eq!(read("/domain/name"), NAME);
         assert_eq!(read("//disk[last()]/source/@file"), vm.disks.last().unwrap().file);
+    }
+}
+
+#[test]
+fn libvirt_accepts_disks_of_large_sectors() {
+    if !Tool::Libvirt.there() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (firmware, bus, fits) in [
+        (Firmware::Uefi, Bus::VirtioScsi, true),
+        (Firmware::Uefi, Bus::VirtioBlock, true),
+        (Firmware::Uefi, Bus::Sata, false),
+        (Firmware::Bios, Bus::VirtioScsi, false),
+    ] {
+        let mut vm = machine("img", firmware, bus, 2);
+        vm.disks[1].sector_size = 4096;
+        let made = define(&vm, Hypervisor::Kvm);
+        assert_eq!(made.is_ok(), fits, "{firmware:?} {bus:?}");
+        let Ok(files) = made else { continue };
+        let file = folder.path().join("domain.xml");
+        fs::write(&file, &files[0].text).unwrap();
+        must("virt-xml-validate", &[arg(&file), "domain"]);
+        let expression = "concat(count(//blockio), string(//disk[2]/blockio/@logical_block_size))";
+        assert_eq!(must("xmllint", &["--xpath", expression, arg(&file)]).trim(), "14096");
     }
 }
 
@@ -130,11 +157,18 @@ fn powershell_has_no_error_of_grammar() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    for (vm, files) in all(Hypervisor::HyperV, "vhdx", &[Bus::HyperVScsi]) {
+    let mut made = all(Hypervisor::HyperV, "vhdx", &[Bus::HyperVScsi]);
+    let mut foreign = machine("vhdx", Firmware::Uefi, Bus::HyperVScsi, 1);
+    FOREIGN.clone_into(&mut foreign.name);
+    let files = define(&foreign, Hypervisor::HyperV).unwrap();
+    made.push((foreign, files));
+    for (vm, files) in made {
         let file = folder.path().join("vm.ps1");
         fs::write(&file, &files[0].text).unwrap();
         let script = "import sys, tree_sitter, tree_sitter_powershell as p\n\
             source = open(sys.argv[1], 'rb').read()\n\
+            mark = source.startswith(b'\\xef\\xbb\\xbf')\n\
+            source = source[3:] if mark else source.decode('cp1252', 'replace').encode()\n\
             tree = tree_sitter.Parser(tree_sitter.Language(p.language())).parse(source)\n\
             assert not tree.root_node.has_error, tree.root_node\n\
             def walk(node):\n    \
@@ -144,7 +178,7 @@ fn powershell_has_no_error_of_grammar() {
         let out = must("python3", &["-c", script, arg(&file)]);
         let strings: Vec<&str> = out.lines().collect();
         let name =
-            format!("'{}'", NAME.replace('\'', "''").replace('\u{2019}', "\u{2019}\u{2019}"));
+            format!("'{}'", vm.name.replace('\'', "''").replace('\u{2019}', "\u{2019}\u{2019}"));
         assert!(strings.contains(&&*name), "{out}");
         for disk in &vm.disks {
             assert!(strings.contains(&&*format!("'{}'", disk.file.replace('\'', "''"))), "{out}");

@@ -29,7 +29,7 @@ pub(crate) fn find(
         problems.extend(told.map(|message| Problem { volume: volume.name(), message }));
     }
     let bios = table.is_some_and(|table| {
-        bios_starts(disk, table.kind, volumes).unwrap_or_else(|error| {
+        bios_starts(disk, table, volumes).unwrap_or_else(|error| {
             problems.push(problem("disk", &error));
             false
         })
@@ -68,18 +68,22 @@ fn is_fallback(path: &str) -> bool {
 
 /// Whether a BIOS finds a program in the first sector, and that one something to go on with: an
 /// active partition that begins with a program, or the rest of GRUB.
-fn bios_starts(disk: &dyn Disk, kind: TableKind, volumes: &[Volume]) -> Result<bool> {
+fn bios_starts(disk: &dyn Disk, table: &Table, volumes: &[Volume]) -> Result<bool> {
     let Some(sector) = first_sector(disk)? else { return Ok(false) };
     let code = sector.get(..BOOT_CODE).unwrap_or_default();
     if code.iter().all(|byte| *byte == 0) || !sector.ends_with(&[0x55, 0xaa]) {
         return Ok(false);
     }
-    if kind == TableKind::None {
+    if table.kind == TableKind::None {
         // A volume over all of the disk: its first sector is the program of its file system, which
         // is there even where nothing can start.
         return Ok(false);
     }
-    if code.windows(4).any(|word| word == b"GRUB") {
+    // On a GPT its rest has a partition of its own. Where that is missing, the program is left from
+    // an earlier system: who makes another table keeps those bytes.
+    let has_rest = !matches!(table.kind, TableKind::Gpt { .. })
+        || table.partitions.iter().any(|one| one.kind.role() == Some(Role::BiosBoot));
+    if has_rest && code.windows(4).any(|word| word == b"GRUB") {
         return Ok(true);
     }
     for volume in volumes.iter().filter(|one| one.active) {

@@ -69,9 +69,7 @@ impl Looked {
         };
         if let Some(table) = &table {
             note_findings(table, &mut volumes.problems);
-            for partition in table.partitions.iter().filter(|one| holds_a_volume(one)) {
-                volumes.add_partition(partition, table, disk);
-            }
+            volumes.add_partitions(table, disk);
             if table.kind == TableKind::None {
                 volumes.add_whole(disk);
             }
@@ -322,7 +320,36 @@ struct Volumes {
     problems: Vec<Problem>,
 }
 
+/// How many volumes of a disk, and of its volume groups, are looked into: each stays open.
+const MOST_VOLUMES: usize = 256;
+
 impl Volumes {
+    fn add_partitions(&mut self, table: &Table, disk: &Arc<dyn Disk>) {
+        let mut looked: Vec<&Partition> = Vec::new();
+        let mut left = 0;
+        for partition in table.partitions.iter().filter(|one| holds_a_volume(one)) {
+            if looked.len() == MOST_VOLUMES {
+                left += 1;
+            } else if let Some(other) = looked.iter().find(|one| overlap(one, partition)) {
+                let message =
+                    format!("is not looked into, as it overlaps partition {}", other.number);
+                let volume = format!("partition {}", partition.number);
+                self.problems.push(Problem { volume, message });
+            } else {
+                looked.push(partition);
+                self.add_partition(partition, table, disk);
+            }
+        }
+        self.tell_left(left, "partitions");
+    }
+
+    fn tell_left(&mut self, left: usize, what: &str) {
+        if left > 0 {
+            let message = format!("{left} more {what} are not looked into");
+            self.problems.push(Problem { volume: "disk".into(), message });
+        }
+    }
+
     fn add_partition(&mut self, partition: &Partition, table: &Table, disk: &Arc<dyn Disk>) {
         let mut volume = Volume::new(Place::Partition(partition.number));
         volume.role = partition.kind.role();
@@ -352,7 +379,12 @@ impl Volumes {
     }
 
     fn add_group(&mut self, group: &VolumeGroup) {
+        let mut left = 0;
         for info in group.volumes().filter(|info| info.visible) {
+            if self.list.len() >= 2 * MOST_VOLUMES {
+                left += 1;
+                continue;
+            }
             let place = Place::Logical(group.name().to_owned(), info.name.to_owned());
             let mut volume = Volume::new(place);
             volume.uuid = Some(info.uuid.to_owned());
@@ -363,6 +395,7 @@ impl Volumes {
             }
             self.list.push(volume);
         }
+        self.tell_left(left, "logical volumes");
     }
 }
 
@@ -390,6 +423,11 @@ fn is_read(kind: VolumeKind) -> bool {
 
 fn holds_a_volume(partition: &Partition) -> bool {
     partition.len > 0 && partition.kind.role() != Some(Role::Extended)
+}
+
+fn overlap(one: &Partition, other: &Partition) -> bool {
+    let end = |part: &Partition| part.start.saturating_add(part.len);
+    one.start < end(other) && other.start < end(one)
 }
 
 fn partition_facts(table: &Table, partition: &Partition, volumes: &[Volume]) -> PartitionFacts {

@@ -341,6 +341,31 @@ fn physical_volume(folder: &Path, root: &Path) -> Option<std::path::PathBuf> {
     Some(image)
 }
 
+/// One volume told a thousand times would be opened a thousand times.
+#[test]
+fn overlapping_partitions_are_looked_into_once() {
+    if !programs(&["sfdisk", "mke2fs"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tree = folder.path().join("tree");
+    linux_tree(&tree);
+    let root = ext4(folder.path(), 16, &tree);
+    let image = folder.path().join("disk");
+    assemble(&image, "dos", "0x1234abcd", &[Part { kind: "83", more: "", content: &root }]);
+    let file = fs::File::options().read(true).write(true).open(&image).unwrap();
+    let mut entry = [0; 16];
+    file.read_exact_at(&mut entry, 446).unwrap();
+    for number in 1..4 {
+        file.write_all_at(&entry, 446 + 16 * number).unwrap();
+    }
+    let found = inventory(&image);
+    let partitions = found["partitions"].as_array().unwrap();
+    assert_eq!(partitions.len(), 4);
+    assert_eq!(partitions.iter().filter(|one| one.get("filesystem").is_some()).count(), 1);
+    assert!(found["problems"].to_string().contains("as it overlaps partition 1"), "{found}");
+}
+
 #[test]
 fn nothing_and_noise() {
     let empty = inspect(Arc::new(ZeroDisk(1 << 20)), 512).unwrap();

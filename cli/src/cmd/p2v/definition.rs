@@ -10,7 +10,7 @@ use vdisk_p2v::MachineSize;
 use super::source::{Named, Source};
 use crate::args::{Others, P2vArgs, Source as SourceArgs};
 use crate::cmd::Context;
-use crate::cmd::define::{Request, write};
+use crate::cmd::define::Request;
 
 /// Fails before anything is copied where the disks cannot start on the target.
 pub(super) fn insist(sources: &[Source], args: &P2vArgs) -> Result<()> {
@@ -54,13 +54,11 @@ pub(super) fn make(
     let request =
         Request { images: &images, source: &source, target, sizing, name, before_conversion: true };
     let made = request.make()?;
-    if let Some((_, first)) = made.first() {
+    if let Some((_, first)) = made.files.first() {
         first.remarks.iter().for_each(|remark| context.note(remark));
     }
-    for (path, definition) in &made {
-        write(path, definition, args.force)?;
-    }
-    Ok(made.into_iter().map(|(path, _)| path).collect())
+    made.write(args.force)?;
+    Ok(made.files.into_iter().map(|(path, _)| path).collect())
 }
 
 /// The target, where it is a hypervisor.
