@@ -72,7 +72,7 @@ fn what_qemu_writes_to_is_refused() {
             format!("info {base}"),
             format!("checksum {base}"),
             format!("convert {base} out.raw"),
-            format!("resize {base} +1M"),
+            format!("resize --force {base} +1M"),
             format!("convert --force -f raw base.raw {base} -O {format}"),
             format!("map {child}"),
             format!("commit {child}"),
@@ -87,9 +87,9 @@ fn what_qemu_writes_to_is_refused() {
         // What QEMU only reads may be read, and not written.
         let reading = Held::open(&place, &base, &["-r", "-f", format]);
         place.run(&format!("checksum {child}")).ok();
-        place.run(&format!("resize {base} +1M")).fails(7, &[&base, "in use"]);
+        place.run(&format!("resize --force {base} +1M")).fails(7, &[&base, "in use"]);
         drop(reading);
-        place.run(&format!("resize {base} +1M")).ok();
+        place.run(&format!("resize --force {base} +1M")).ok();
     }
 }
 
