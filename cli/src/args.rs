@@ -104,7 +104,7 @@ pub(crate) enum Command {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Fixup {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: Changed,
     /// Show the plan and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -158,6 +158,16 @@ pub(crate) struct Source {
     pub(crate) force_share: bool,
     #[command(flatten)]
     pub(crate) others: Others,
+}
+
+/// An image that may be changed in place, and how it is opened.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Changed {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Allow a block device to be written to
+    #[arg(long)]
+    pub(crate) allow_device: bool,
 }
 
 /// Which other files may be opened.
@@ -272,7 +282,7 @@ pub(crate) struct ConvertArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: Changed,
     /// Mend: space that nothing uses, or all that has one right answer
     #[arg(short = 'r', long = "repair", value_name = "WHAT")]
     pub(crate) repair: Option<Repair>,
@@ -352,7 +362,7 @@ pub(crate) struct MeasureArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ResizeArgs {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: Changed,
     /// Allow making it smaller: what is cut off is lost
     #[arg(long)]
     pub(crate) shrink: bool,
@@ -404,7 +414,7 @@ pub(crate) struct CompactArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CommitArgs {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: Changed,
     /// The image of its chain to merge into; its parent without this
     #[arg(long, value_name = "PARENT")]
     pub(crate) into: Option<PathBuf>,
@@ -426,7 +436,7 @@ pub(crate) struct CommitArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RebaseArgs {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: Changed,
     /// The new parent
     #[arg(short = 'b', long = "backing", value_name = "PARENT")]
     pub(crate) backing: OsString,
@@ -507,7 +517,7 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RecoverArgs {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: Changed,
     pub(crate) image: PathBuf,
 }
 

@@ -453,7 +453,8 @@ fn devices_are_read_freely_and_written_when_allowed() {
     let device = Loop::new(&place.path("tiny")).unwrap();
     let ran = place.run(&format!("convert -n --allow-device a.vhdx {}", device.0));
     assert!(ran.code != 0 && ran.err.contains("1048576"), "{ran:?}");
-    place.run(&format!("resize {} +1M", device.0)).code(5);
+    place.run(&format!("resize {} +1M", device.0)).fails(7, &["--allow-device"]);
+    place.run(&format!("resize {} +1M --allow-device", device.0)).code(5);
     drop(device);
     assert!(place.read("tiny") == before);
 }

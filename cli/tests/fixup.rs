@@ -10,8 +10,12 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{Place, assert_error, assert_keys, windows};
 use serde_json::Value;
+use vdisk_testkit::loops::Loop;
+use vdisk_testkit::tools::{arg, must, sha256};
 
 fn digest(place: &Place, image: &str) -> Value {
     place.json(&format!("checksum {image}"))["digest"].clone()
@@ -97,4 +101,28 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
         left.iter().all(|name| !name.contains("adapt-") && !name.ends_with(".undo")),
         "{left:?}"
     );
+}
+
+#[test]
+fn a_device_is_changed_only_where_that_is_allowed() {
+    let Some(place) = windows("disk.img") else { return };
+    let before = place.read("disk.img");
+    let Some(device) = Loop::attach(&place.path("disk.img"), &[]) else { return };
+    let path = arg(&device.path);
+    for line in [format!("adapt {path} --target kvm"), format!("strip {path} --identity keep")] {
+        place.run(&format!("{line} --dry-run")).code(0);
+        place.run(&line).fails(7, &[path, "block device", "--allow-device"]);
+    }
+    must("sync", &[]);
+    assert!(place.read("disk.img") == before);
+    let line = format!("adapt {path} --target kvm --allow-device --output json");
+    let done = place.run(&line).code(0).json();
+    assert_ne!(sha256(&place.read("disk.img")), sha256(&before));
+    let report = Path::new(done["report-file"].as_str().unwrap());
+    place.run(&format!("adapt {path} --undo {}", arg(report))).fails(7, &["--allow-device"]);
+    place.run(&format!("adapt {path} --undo {} --allow-device", arg(report))).code(0);
+    must("sync", &[]);
+    assert!(place.read("disk.img") == before);
+    std::fs::remove_file(report).unwrap();
+    drop(device);
 }

@@ -155,7 +155,7 @@ pub fn convert_into(
             .in_file(path)
             .hint("if that is meant, add --allow-device"));
     }
-    let mut target = into.open.open_rw(path)?;
+    let mut target = into.open.clone().allow_device(into.allow_device).open_rw(path)?;
     let inputs = source.host_ids();
     if target.host_ids().iter().any(|id| inputs.contains(id)) {
         return Err(is_input(path));

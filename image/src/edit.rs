@@ -126,6 +126,7 @@ pub fn edit_together(
     if parts.is_empty() {
         return Ok(EditReport::default());
     }
+    insist_writable(&parts)?;
     let mut written = Vec::new();
     let prepare = || {
         for (part, undo) in parts.iter().zip(undos) {
@@ -201,6 +202,7 @@ pub fn undo_together(
         EditReport::default()
     } else {
         introduce(&mut parts, &formats)?;
+        insist_writable(&parts)?;
         begin(&parts)?
     };
     noted()?;
@@ -299,6 +301,11 @@ fn refuse_parted(parts: &[Part], old: usize, new: usize) -> Result<()> {
             .in_file(&first.image));
     }
     Ok(())
+}
+
+/// Fails where an image's file cannot be opened for writing: no journal shall wait for that.
+fn insist_writable(parts: &[Part]) -> Result<()> {
+    parts.iter().try_for_each(|part| part.open.insist_writable(&part.image))
 }
 
 /// Writes the journals and makes their changes.

@@ -45,6 +45,7 @@ pub struct OpenOptions {
     unfinished: bool,
     /// Read what another program may be writing.
     force_share: bool,
+    allow_device: bool,
     /// The job that the files are locked for; each opening is one of its own without.
     session: Option<Arc<Session>>,
     /// A parent that has the second identity passes for one with the first.
@@ -63,6 +64,7 @@ impl Default for OpenOptions {
             host: Arc::new(RealHost),
             unfinished: false,
             force_share: false,
+            allow_device: false,
             session: None,
             renewed: None,
         }
@@ -126,6 +128,13 @@ impl OpenOptions {
     #[must_use]
     pub fn force_share(mut self, share: bool) -> Self {
         self.force_share = share;
+        self
+    }
+
+    /// Opens block devices for writing, which are refused without.
+    #[must_use]
+    pub fn allow_device(mut self, allow: bool) -> Self {
+        self.allow_device = allow;
         self
     }
 
@@ -203,7 +212,8 @@ impl OpenOptions {
     /// Opens the image at `path` for writing, and its parents for reading.
     ///
     /// # Errors
-    /// As [`OpenOptions::open`]; [`ErrorKind::Unsupported`] for a variant that cannot be written.
+    /// As [`OpenOptions::open`]; [`ErrorKind::Unsupported`] for a variant that cannot be written;
+    /// [`ErrorKind::Refused`] for a block device without [`OpenOptions::allow_device`].
     pub fn open_rw(&self, path: impl AsRef<Path>) -> Result<ImageMut> {
         let path = path.as_ref();
         self.open_chain_rw(path).map_err(|error| journal::explain(path, error))
@@ -246,9 +256,14 @@ impl OpenOptions {
 
     /// The file at `path` for writing, locked.
     pub(crate) fn open_host_rw(&self, path: &Path) -> Result<HostFile> {
-        let file = Self::open_file(path, Access::Write)?;
+        let file = self.open_file(path, Access::Write)?;
         self.session.clone().unwrap_or_default().lock(&file, Access::Write)?;
         Ok(file)
+    }
+
+    /// Fails where the file at `path` could not be opened for writing, whoever else uses it.
+    pub(crate) fn insist_writable(&self, path: &Path) -> Result<()> {
+        self.open_file(path, Access::Write).map(drop)
     }
 
     /// Gives `with` the file at `path` before anything is read into it: its format, its store, and
@@ -260,16 +275,21 @@ impl OpenOptions {
         with: impl FnOnce(Format, &Arc<dyn Store>, &dyn Opener) -> Result<T>,
     ) -> Result<T> {
         let gate = self.gate(path, access)?;
-        let file = Self::open_file(path, access)?;
+        let file = self.open_file(path, access)?;
         let format = self.format.or(file.is_device().then_some(Format::Raw));
         let store = gate.store(file, access)?;
         let format = format.map_or_else(|| probe(&*store), Ok)?;
         with(format, &store, &ExtentOpener { gate: &gate, image: path })
     }
 
-    fn open_file(path: &Path, access: Access) -> Result<HostFile> {
+    fn open_file(&self, path: &Path, access: Access) -> Result<HostFile> {
         match access {
             Access::Read => HostFile::open(path),
+            Access::Write if is_device(path) && !self.allow_device => {
+                Err(Error::refused("is a block device, and would be written to")
+                    .in_file(path)
+                    .hint("if that is meant, add --allow-device"))
+            }
             Access::Write if is_device(path) => HostFile::open_device_exclusive(path),
             Access::Write => HostFile::open_rw(path),
         }
@@ -296,7 +316,7 @@ impl OpenOptions {
         if !self.unfinished {
             edit::refuse_unfinished(path)?;
         }
-        let file = Self::open_file(path, access)?;
+        let file = self.open_file(path, access)?;
         // A device's content was written by a guest: its bytes never decide what it is.
         let format = self.format.or(file.is_device().then_some(Format::Raw));
         open_layer(file, format.map_or(Kind::Probed(self.in_doubt), Kind::Said), gate, access)

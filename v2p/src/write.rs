@@ -214,7 +214,8 @@ fn job(request: &WriteRequest) -> String {
 /// Opens the disk for this program alone, and looks once more whether it is still the one that was
 /// chosen, and unused.
 fn open_device(device: &DiskInfo) -> Result<ImageMut> {
-    let target = OpenOptions::new().format(vdisk::Format::Raw).open_rw(&device.path)?;
+    let open = OpenOptions::new().format(vdisk::Format::Raw).allow_device(true);
+    let target = open.open_rw(&device.path)?;
     let now = choose(&Machine::default(), device.path.as_os_str())?;
     if (target.len(), now.size, &now.serial) == (device.size, device.size, &device.serial) {
         return Ok(target);

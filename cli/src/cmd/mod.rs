@@ -30,7 +30,7 @@ mod v2p;
 use serde_json::json;
 use vdisk::{Cancel, Error, Format, NewImage, OpenOptions, Progress, Result, Watch};
 
-use crate::args::{Command, Global, Others, OutputForm, ProgressForm, Source};
+use crate::args::{Changed, Command, Global, Others, OutputForm, ProgressForm, Source};
 use crate::progress::reporter;
 use crate::show::{self, Outcome};
 
@@ -121,6 +121,12 @@ fn own_codes((error, code): (Error, u8)) -> (Error, u8) {
 impl Source {
     fn open_options(&self) -> OpenOptions {
         self.others.open_options(self.format).force_share(self.force_share)
+    }
+}
+
+impl Changed {
+    fn open_options(&self) -> OpenOptions {
+        self.source.open_options().allow_device(self.allow_device)
     }
 }
 
