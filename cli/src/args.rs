@@ -680,7 +680,8 @@ pub(crate) struct P2vArgs {
 pub(crate) struct V2pArgs {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// The disk's serial number, or its path where it has none: that it is the one you mean
+    /// The disk's serial number, or its path where it has none of its own: that it is the one you
+    /// mean
     #[arg(long, value_name = "SERIAL")]
     pub(crate) confirm: Option<String>,
     #[command(flatten)]

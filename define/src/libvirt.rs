@@ -76,7 +76,8 @@ fn disks(vm: &Vm, text: &mut String) -> Result<()> {
         }
         // libvirt calls VHD by QEMU's name for it.
         let format = if disk.format == "vhd" { "vpc" } else { &disk.format };
-        let sectors = sectors(vm, disk, bus)?;
+        let starts = index == 0 && vm.firmware == Firmware::Bios;
+        let sectors = sectors(disk, bus, starts)?;
         let _ = write!(
             text,
             "    <disk type='file' device='disk'>\n      <driver name='qemu' type='{format}'/>\n      \
@@ -89,14 +90,15 @@ fn disks(vm: &Vm, text: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// The disk's sectors, where they are not of the 512 bytes that QEMU gives by itself.
-fn sectors(vm: &Vm, disk: &VmDisk, bus: &str) -> Result<String> {
+/// The disk's sectors, where they are not of the 512 bytes that QEMU gives by itself; whether a BIOS
+/// `starts` from it.
+fn sectors(disk: &VmDisk, bus: &str, starts: bool) -> Result<String> {
     let size = disk.sector_size;
     if size == 512 {
         return Ok(String::new());
     }
-    if vm.firmware == Firmware::Bios || !matches!(bus, "scsi" | "virtio") {
-        return Err(Error::refused(format!(
+    if starts || !matches!(bus, "scsi" | "virtio") {
+        return Err(Error::unsupported(format!(
             "its partition table counts in sectors of {size} bytes, which QEMU gives to virtio \
              disks only, and from which no BIOS starts"
         ))

@@ -173,9 +173,8 @@ impl Vm {
     /// to the caller.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the guest cannot run with the firmware that it needs there;
-    /// [`ErrorKind::Refused`] where it is for another kind of processor;
-    /// [`ErrorKind::Usage`] for more memory than can be counted.
+    /// [`ErrorKind::Unsupported`] where the guest cannot run with the firmware that it needs there, or
+    /// is for another kind of processor; [`ErrorKind::Usage`] for more memory than can be counted.
     pub fn for_guest(
         name: &str,
         disks: &[Inventory],
@@ -205,9 +204,10 @@ impl Vm {
     /// Devices that the guest has drivers for.
     fn suit(&mut self, system: &System, hypervisor: Hypervisor, sizing: &Sizing) -> Result<()> {
         if let Some(arch) = system.arch.filter(|arch| !matches!(*arch, "x86" | "x86_64")) {
-            return Err(Error::refused(format!(
+            return Err(Error::unsupported(format!(
                 "the guest is for {arch} processors, and the machines defined here are PCs"
-            )));
+            ))
+            .hint("make its machine by hand"));
         }
         self.family = Some(system.family);
         self.wide = system.arch != Some("x86");
@@ -239,13 +239,16 @@ impl Vm {
             return;
         }
         let mut loaders = disks.iter().flat_map(|disk| &disk.boot.loaders);
-        let is_shim = |path: &String| path.to_ascii_lowercase().ends_with("/shimx64.efi");
+        // SUSE leaves out the processor.
+        let is_shim = |path: &String| {
+            let path = path.to_ascii_lowercase();
+            path.ends_with("/shimx64.efi") || path.ends_with("/shim.efi")
+        };
         if family == Family::Windows || loaders.any(is_shim) {
             self.secure_boot = Some(family);
         } else {
             self.remarks.push(
-                "Secure Boot is off: no signed loader (shimx64.efi) was found on the disk"
-                    .to_owned(),
+                "Secure Boot is off: no shim, the loader that is signed, is on its disk".to_owned(),
             );
         }
     }

@@ -136,7 +136,8 @@ pub fn capture(
 /// # Errors
 /// [`Refused`](ErrorKind::Refused) where the image exists, would replace an input, or an earlier
 /// capture to it was of something else; [`InUse`](ErrorKind::InUse) while another run works at it,
-/// or another program with what it replaces; those of `prepare`; the host's. The source's own bad sectors are no error.
+/// or another program with what it replaces; those of `prepare`; the host's. The source's own bad
+/// sectors are no error.
 pub fn capture_together(
     requests: &[Capture],
     prepare: impl FnOnce(&[PathBuf]) -> Result<()>,

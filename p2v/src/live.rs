@@ -65,8 +65,8 @@ pub enum Hold {
 
 impl Frozen {
     /// Holds still what is mounted of `disks`, and has what the host remembers of the disks' bytes
-    /// read anew. `keep_out` must lie on none of the file systems, nor may what this program tells
-    /// go to a file there: what is written to them waits until they are thawed.
+    /// read anew. `keep_out` must lie on none of the file systems, nor may standard error go to
+    /// a file there: what is written to them waits until they are thawed.
     ///
     /// # Errors
     /// [`Refused`](vdisk::ErrorKind::Refused) where something is written to one of the disks; the
@@ -167,20 +167,19 @@ fn mounts(disks: &[&DiskInfo]) -> Vec<(PathBuf, bool)> {
     mounts
 }
 
-/// Fails where what this program tells, its standard output or error, goes to a file on what is to
-/// be frozen: the next word would wait for the thaw, and the thaw for this program.
+/// Fails where what this program tells meanwhile, on standard error, goes to a file on what is to be
+/// frozen: the next word would wait for the thaw, and the thaw for this program.
 fn refuse_told_inside(mounts: &[(PathBuf, bool)]) -> Result<()> {
-    let outputs = [rustix::fs::fstat(io::stdout()), rustix::fs::fstat(io::stderr())];
-    let files = outputs.into_iter().flatten();
-    let files = files.filter(|found| FileType::from_raw_mode(found.st_mode).is_file());
-    let devices: Vec<u64> = files.map(|found| found.st_dev).collect();
-    let inside = |point: &Path| point.metadata().is_ok_and(|found| devices.contains(&found.dev()));
+    let told = rustix::fs::fstat(io::stderr()).ok();
+    let file = told.filter(|found| FileType::from_raw_mode(found.st_mode).is_file());
+    let Some(device) = file.map(|found| found.st_dev) else { return Ok(()) };
+    let inside = |point: &Path| point.metadata().is_ok_and(|found| found.dev() == device);
     match mounts.iter().find(|(point, _)| inside(point)) {
         Some((point, _)) => Err(Error::refused(format!(
             "what is told goes to a file on the disk that is copied, mounted at {}",
             point.display()
         ))
-        .hint("have output and errors go to the terminal, or to a file on another disk")),
+        .hint("have it go to the terminal, or to a file on another disk")),
         None => Ok(()),
     }
 }

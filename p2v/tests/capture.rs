@@ -289,6 +289,47 @@ fn a_disk_that_is_gone_while_bad_sectors_are_tried_again_loses_no_others() {
     }
 }
 
+/// The names are given one after the other: map, extents, image.
+#[test]
+fn a_capture_cut_off_between_two_names_takes_its_map_for_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, bytes) = disk(&folder);
+    let bad = MIB..MIB + 512;
+    let faults = Faults { bad: vec![bad.clone()], ..Faults::default() };
+    let Some(faulty) = Faulty::mount(&source, &folder.path().join("mnt"), faults) else { return };
+    let (target, hidden) = (folder.path().join("a.vhdx"), folder.path().join(".a.vhdx.vdisk-p2v"));
+    for image_is_named in [false, true] {
+        let request = request(&faulty.path, &target, Format::Vhdx);
+        let map = run(&request).unwrap().map.unwrap();
+        // As if it had been killed before the last name, or behind it.
+        std::fs::create_dir(&hidden).unwrap();
+        std::fs::write(hidden.join("state.json"), prepared(&request)).unwrap();
+        if !image_is_named {
+            std::fs::rename(&target, hidden.join("a.vhdx")).unwrap();
+        }
+        let report = run(&request).unwrap();
+        assert_eq!((report.written, report.map), (0, Some(map.clone())));
+        assert!(content(&target, Format::Vhdx) == expect_bad(&bytes, std::slice::from_ref(&bad)));
+        assert!(!hidden.exists());
+        std::fs::remove_file(&target).unwrap();
+        std::fs::remove_file(&map).unwrap();
+    }
+}
+
+/// The state of a finished capture, of one whose place was taken before its last step.
+fn prepared(request: &Capture) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("a.vhdx");
+    let request = Capture { target: target.clone(), ..request.clone() };
+    let take = |_: &Path| {
+        std::fs::write(&target, "theirs").unwrap();
+        Ok(())
+    };
+    assert_eq!(capture(&request, take, Watch::default()).unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "theirs");
+    std::fs::read(folder.path().join(".a.vhdx.vdisk-p2v/state.json")).unwrap()
+}
+
 #[test]
 fn neither_inputs_nor_what_others_use_are_replaced() {
     let folder = tempfile::tempdir().unwrap();

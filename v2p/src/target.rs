@@ -40,7 +40,7 @@ pub fn choose(machine: &Machine, name: &OsStr) -> Result<DiskInfo> {
 }
 
 /// Fails unless `given` is what the disk is confirmed by: its serial number, or its path where it
-/// has none.
+/// has none of its own.
 ///
 /// # Errors
 /// [`Refused`](ErrorKind::Refused), with what to give.
@@ -51,6 +51,9 @@ pub fn confirm(disk: &DiskInfo, given: Option<&str>) -> Result<()> {
     }
     let why = match given {
         None => "all that is on it would be lost".to_owned(),
+        Some(given) if disk.shares_serial && disk.serial.as_deref() == Some(given) => {
+            format!("another disk has the serial number {given}, too")
+        }
         Some(given) => format!("it was confirmed as {given}, and is {expected}"),
     };
     Err(Error::refused(why)

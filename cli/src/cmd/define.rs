@@ -109,9 +109,10 @@ impl Request<'_> {
             vm.disks.push(disk);
             vm.remarks.extend(remark);
         }
-        refuse_same_names(&vm)?;
-        if self.before_conversion {
-            name_converted(&mut vm, hypervisor);
+        // Before a capture these are the sources, whose images get names of their own.
+        match self.before_conversion {
+            true => name_converted(&mut vm, hypervisor),
+            false => refuse_same_names(&vm)?,
         }
         let files = define(&vm, hypervisor)?.into_iter();
         Ok(Made {
@@ -189,9 +190,10 @@ fn described(
              {sector}: nothing on it would be found"
         ))
         .in_file(path)
-        .hint(
-            "convert it with its own sectors: vdisk convert -O vhdx -o logical_sector_size=4096",
-        ));
+        .hint(format!(
+            "convert it with its own sectors: vdisk convert -O vhdx -o \
+             logical_sector_size={sector_size}"
+        )));
     }
     let (file, remark) = file_name(path, first, hypervisor)?;
     let mut disk = VmDisk::new(file, image.len());

@@ -214,7 +214,7 @@ fn hold(sources: &[Source], jobs: &[Named], context: &Context<'_>) -> Result<Opt
     // All images go to one folder.
     let folder = first.path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let frozen = Frozen::hold(&used, folder.unwrap_or(Path::new(".")))?;
-    for source in sources.iter().filter(|source| source.is_used() && source.is_unseen()) {
+    for source in sources.iter().filter(|source| source.unseen) {
         let name = source.name.display();
         context.note(&format!(
             "warning: something uses {name} that cannot be held still: its copy may be half changed"

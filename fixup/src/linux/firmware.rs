@@ -62,8 +62,10 @@ pub(super) fn adapt(
 
 /// The loader that is to be started: a shim, for it starts the others where signatures count.
 fn loader(loaders: &[String], suffix: &str) -> Option<String> {
-    ["shim", "grub", "systemd-boot"].iter().find_map(|kind| {
-        let name = format!("/{kind}{suffix}.efi");
+    // SUSE's shim is not named after the processor.
+    let kinds = [format!("shim{suffix}"), "shim".into(), format!("grub{suffix}")];
+    kinds.into_iter().chain([format!("systemd-boot{suffix}")]).find_map(|kind| {
+        let name = format!("/{kind}.efi");
         loaders.iter().find(|path| path.to_ascii_lowercase().ends_with(&name)).cloned()
     })
 }
@@ -82,7 +84,8 @@ fn copy(
         vec![(loader.to_owned(), format!("/EFI/BOOT/BOOT{}.EFI", suffix.to_uppercase()))];
     if file.to_ascii_lowercase().starts_with("shim") {
         // What a shim starts is looked for beside it.
-        for beside in [format!("grub{suffix}.efi"), format!("mm{suffix}.efi")] {
+        let named = [format!("grub{suffix}.efi"), format!("mm{suffix}.efi")];
+        for beside in named.into_iter().chain(["grub.efi".into(), "MokManager.efi".into()]) {
             copies.push((format!("{folder}/{beside}"), format!("/EFI/BOOT/{beside}")));
         }
     }

@@ -38,6 +38,9 @@ impl Place {
         let leaving = earlier && !hidden.join(name).exists();
         if !leaving {
             refuse_taken(target, overwrite)?;
+        }
+        // An earlier run may have put its own there.
+        if !earlier {
             refuse_taken(&target.with_file_name(map_of(name)), overwrite)?;
         }
         let folder = JobFolder::enter(&hidden).map_err(|error| match error.kind() {
@@ -116,13 +119,16 @@ impl Place {
     /// removes the folder. Returns where the map is. Fails as [`Place::refuse_clashes`].
     pub(super) fn leave(self, map: Option<&str>, inputs: &[(u64, u64)]) -> Result<Option<PathBuf>> {
         let map_name = map_of(&self.name);
-        if let Some(map) = map {
+        let map_path = self.target.with_file_name(&map_name);
+        // A run that was cut off may have put it there already.
+        let missing = |map: &&str| fs::read(&map_path).ok().as_deref() != Some(map.as_bytes());
+        if let Some(map) = map.filter(missing) {
             vdisk::write_file(&self.folder.path().join(&map_name), map.as_bytes(), true)?;
         }
         self.refuse_clashes(inputs)?;
         move_into_place(self.files()?, &self.target, self.overwrite)?;
         self.folder.leave(&[STATE])?;
-        Ok(map.map(|_| self.target.with_file_name(map_name)))
+        Ok(map.map(|_| map_path))
     }
 }
 

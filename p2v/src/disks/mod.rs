@@ -155,6 +155,17 @@ impl DiskInfo {
         std::iter::once(&*self.path).chain(self.partitions.iter().map(|part| &*part.path))
     }
 
+    /// Nodes that something in the kernel holds though no use of them is known: ZFS, or a mount that
+    /// is seen from another namespace only.
+    #[must_use]
+    pub fn held_unseen(&self) -> Vec<&Path> {
+        let free = self.partitions.iter().filter(|part| part.uses.is_empty());
+        let whole = self.all_uses().next().is_none().then_some(&*self.path);
+        let nodes = whole.into_iter().chain(free.map(|part| &*part.path));
+        let is_held = |path: &&Path| claim(path).is_err_and(|e| e.kind() == ErrorKind::InUse);
+        nodes.filter(is_held).collect()
+    }
+
     /// Takes the disk for this program as long as what is returned lives: nothing can be mounted of
     /// it meanwhile. It is opened for reading only.
     ///
@@ -162,13 +173,7 @@ impl DiskInfo {
     /// [`InUse`](ErrorKind::InUse) where something in the kernel holds it, also what
     /// [`DiskInfo::all_uses`] does not know of; the host's.
     pub fn claim(&self) -> Result<File> {
-        let flags = (OFlags::EXCL | OFlags::NONBLOCK).bits();
-        let flags = i32::try_from(flags).unwrap_or_default();
-        File::options()
-            .read(true)
-            .custom_flags(flags)
-            .open(&self.path)
-            .map_err(|error| Error::io(error, "take it for this program alone").in_file(&self.path))
+        claim(&self.path)
     }
 
     /// Has the host read the disk's bytes anew: what it keeps of the disk as a whole may be older
@@ -193,6 +198,12 @@ impl DiskInfo {
         }
         Err(Error::new(ErrorKind::InUse, uses.join("; ")).in_file(&self.path))
     }
+}
+
+fn claim(path: &Path) -> Result<File> {
+    let flags = i32::try_from((OFlags::EXCL | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    opened.map_err(|error| Error::io(error, "open it for this program alone").in_file(path))
 }
 
 impl Machine {

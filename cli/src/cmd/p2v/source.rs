@@ -29,6 +29,8 @@ pub(super) struct Source {
     pub(super) inputs: Vec<(u64, u64)>,
     /// Keeps the kernel from using a disk of this machine meanwhile; `None` where it does already.
     claim: Option<File>,
+    /// Something uses it that cannot be told, nor held still.
+    pub(super) unseen: bool,
 }
 
 impl Source {
@@ -52,13 +54,16 @@ impl Source {
         }
         let claim = match device.claim() {
             Ok(claim) => Some(claim),
-            Err(error) if args.live && error.kind() == ErrorKind::InUse => None,
+            Err(error) if error.kind() != ErrorKind::InUse => return Err(error),
+            Err(_) if args.live => None,
             Err(error) => {
                 return Err(error.hint(
-                    "something uses it that does not say so, such as ZFS or a container: stop                      that; to copy it while it is in use, add --live",
+                    "something uses it that does not say so, such as ZFS or a container: stop \
+                     that; to copy it while it is in use, add --live",
                 ));
             }
         };
+        let unseen = claim.is_none() && !device.held_unseen().is_empty();
         device.forget_cached()?;
         let disk = OpenOptions::new().format(Format::Raw).open(&device.path)?;
         let backing = device.backing_file.as_ref().and_then(|file| HostFile::open(file).ok());
@@ -70,6 +75,7 @@ impl Source {
             raw_path: Some(device.path.clone()),
             device: Some(device),
             claim,
+            unseen,
         })
     }
 
@@ -84,6 +90,7 @@ impl Source {
             name: path,
             device: None,
             claim: None,
+            unseen: false,
         })
     }
 
@@ -101,12 +108,6 @@ impl Source {
             .is_some_and(|device| self.claim.is_none() || device.refuse_used().is_err())
     }
 
-    /// Whether what uses it cannot be told.
-    pub(super) fn is_unseen(&self) -> bool {
-        self.claim.is_none()
-            && self.device.as_ref().is_some_and(|device| device.refuse_used().is_ok())
-    }
-
     /// Whether something may write to it though all that can be held still is: `held`.
     pub(super) fn may_change(&self, held: &[Held]) -> bool {
         let Some(device) = self.device.as_ref().filter(|_| self.is_used()) else { return false };
@@ -115,7 +116,7 @@ impl Source {
             uses.any(|(_, used)| matches!(used, Use::Mount { point, .. } if *point == one.point))
         };
         let mut own = held.iter().filter(own).peekable();
-        own.peek().is_none() || own.any(|one| one.how == Hold::NotHeld)
+        self.unseen || own.peek().is_none() || own.any(|one| one.how == Hold::NotHeld)
     }
 
     /// What an image of it is called, without ending.
