@@ -95,7 +95,8 @@ struct Job<'a> {
 impl Job<'_> {
     fn node(&mut self, path: &[u8], stat: &Stat, target: &Path, depth: usize) -> Result<()> {
         self.cancel.check()?;
-        let cost = NAME + if stat.kind == FileKind::File { stat.size } else { 0 };
+        let size = if stat.kind == FileKind::File { stat.size } else { 0 };
+        let cost = NAME.saturating_add(size);
         self.left = self.left.and_then(|left| left.checked_sub(cost));
         if self.left.is_none() {
             let shown = String::from_utf8_lossy(path);
