@@ -1,8 +1,9 @@
 //! Telling what stands on a partition, by the magic numbers of its superblock.
 //!
 //! The order is libblkid's: what holds other volumes first (RAID, LVM, encryption), since its
-//! content may begin with what looks like a file system. But swap comes last: its ten bytes may be
-//! a file's, and making swap space overwrites what file systems begin with.
+//! content may begin with what looks like a file system. So may swap space: not every `mkswap`
+//! writes over what was there before. Where no header tells it, it comes last, since its ten bytes
+//! may be a file's.
 
 mod boot_sector;
 mod container;
@@ -102,7 +103,7 @@ struct View<'a> {
 
 impl View<'_> {
     fn recognise(&self) -> Result<Option<Volume>> {
-        const PROBES: [Probe; 17] = [
+        const PROBES: [Probe; 18] = [
             raid::md,
             container::lvm2,
             container::ldm,
@@ -111,6 +112,7 @@ impl View<'_> {
             container::bcache,
             container::vmfs_member,
             raid::zfs,
+            swap::with_header,
             boot_sector::ntfs,
             boot_sector::exfat,
             boot_sector::refs,
@@ -119,7 +121,7 @@ impl View<'_> {
             superblock::apple,
             superblock::images,
             boot_sector::fat,
-            swap::swap,
+            swap::without_header,
         ];
         for probe in PROBES {
             if let Some(volume) = probe(self)? {

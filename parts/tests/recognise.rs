@@ -275,16 +275,48 @@ fn what_is_gone_in_part() {
     assert_eq!(recognise(&VecDisk(dynamic)).unwrap().unwrap().kind, VolumeKind::Ldm);
 }
 
-/// What a file holds may end in what swap space does; no header, or another's superblock, tells.
+/// Where they begin, and what a file system has there.
+const BEGINNINGS: [(u64, &[u8], VolumeKind); 5] = [
+    (0, b"XFSB", VolumeKind::Xfs),
+    (0, b"hsqs\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x04", VolumeKind::Squashfs),
+    (0x8001, b"CD001", VolumeKind::Iso9660),
+    (65536 + 64, b"_BHRfS_M", VolumeKind::Btrfs),
+    (8192 + 0x55c, &0x0001_1954_u32.to_le_bytes(), VolumeKind::Ufs),
+];
+const PAGES: [u64; 5] = [4096, 8192, 16384, 32768, 65536];
+
+/// What a file holds may end in what swap space does: of these ten bytes a file system is none.
 #[test]
 fn ten_bytes_are_no_swap() {
-    for page in [4096, 8192, 16384, 32768, 65536] {
+    for page in PAGES {
         let mark: (u64, &[u8]) = (page - 10, b"SWAPSPACE2");
         assert_eq!(recognise(&VecDisk(with(MIB, &[mark]))).unwrap(), None);
-        let xfs = with(MIB, &[(0, b"XFSB"), (1024, &[1, 0, 0, 0]), mark]);
-        assert_eq!(recognise(&VecDisk(xfs)).unwrap().unwrap().kind, VolumeKind::Xfs);
-        let swap = with(MIB, &[(1024, &[1, 0, 0, 0]), mark]);
-        assert_eq!(recognise(&VecDisk(swap)).unwrap().unwrap().kind, VolumeKind::Swap);
+        for mark in [&b"SWAPSPACE2"[..], b"SWAP-SPACE", b"S1SUSPEND"] {
+            for (at, magic, kind) in BEGINNINGS {
+                let disk = with(MIB, &[(at, magic), (page - 10, mark)]);
+                assert_eq!(recognise(&VecDisk(disk)).unwrap().unwrap().kind, kind);
+            }
+        }
+    }
+}
+
+/// `mkswap` of BusyBox and toybox leaves what was there before, but for the header.
+#[test]
+fn swap_with_a_header_is_swap_whatever_was_there_before() {
+    for page in PAGES {
+        for (mark, kind) in [
+            (&b"SWAPSPACE2"[..], VolumeKind::Swap),
+            (b"S1SUSPEND", VolumeKind::SwapHibernated),
+            (b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c", VolumeKind::SwapHibernated),
+        ] {
+            let (header, mark) = ((1024, &[1, 0, 0, 0][..]), (page - 10, mark));
+            let swap = with(MIB, &[header, mark]);
+            assert_eq!(recognise(&VecDisk(swap)).unwrap().unwrap().kind, kind);
+            for (at, magic, old) in BEGINNINGS {
+                let swap = with(MIB, &[(at, magic), header, mark]);
+                assert_eq!(recognise(&VecDisk(swap)).unwrap().unwrap().kind, kind, "{old}");
+            }
+        }
     }
 }
 
