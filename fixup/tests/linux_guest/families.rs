@@ -61,6 +61,8 @@ fn a_suse_with_names_by_id_and_two_adapters() {
         guest.0.path().join("lib/modules/6.1-default"),
     )
     .unwrap();
+    // The same kernel for who looks into crash dumps, which has no initramfs.
+    guest.file("boot/vmlinux-6.1-default.gz", "kernel");
     guest.initramfs(
         "boot/initrd-6.1-default",
         &[

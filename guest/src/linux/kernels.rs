@@ -28,8 +28,11 @@ pub(super) fn kernels(tree: &Tree<'_>, boot: &BootFolder<'_>) -> Vec<Kernel> {
     let names: Vec<String> =
         boot.tree.list(boot.path_or_root()).into_iter().map(|one| one.0).collect();
     for name in &names {
-        if let Some(version) = version_of_kernel(name) {
-            entry(&mut kernels, version).image = Some(format!("/boot/{name}"));
+        let Some(version) = version_of_kernel(name) else { continue };
+        let kernel = entry(&mut kernels, version);
+        // What starts is rather the one without an ending.
+        if kernel.image.is_none() || name.ends_with(version) {
+            kernel.image = Some(format!("/boot/{name}"));
         }
     }
     kernels.sort_by(|a, b| by_version(&b.version, &a.version));
@@ -58,12 +61,17 @@ fn entry<'k>(kernels: &'k mut Vec<Kernel>, version: &str) -> &'k mut Kernel {
     &mut kernels[place]
 }
 
+/// What is put behind the version of a kernel's other copy: SUSE's `vmlinux-` for crash dumps is
+/// packed, Ubuntu's for Secure Boot was signed.
+const ENDINGS: [&str; 4] = [".gz", ".xz", ".zst", ".efi.signed"];
+
 /// `vmlinuz-6.1.0-18-amd64`; on other machines `vmlinux-`, `Image-`. Arch's `vmlinuz-linux` names
 /// no version.
 fn version_of_kernel(name: &str) -> Option<&str> {
-    ["vmlinuz-", "vmlinux-", "Image-", "kernel-"]
+    let version = ["vmlinuz-", "vmlinux-", "Image-", "kernel-"]
         .iter()
-        .find_map(|prefix| name.strip_prefix(prefix))
+        .find_map(|prefix| name.strip_prefix(prefix))?;
+    Some(ENDINGS.iter().find_map(|ending| version.strip_suffix(ending)).unwrap_or(version))
 }
 
 /// What the makers of archives call them.
@@ -172,6 +180,19 @@ mod tests {
         let mut versions = ["6.1.0-9-amd64", "5.15.0", "6.1.0-18-amd64", "6.10.1"];
         versions.sort_by(|a, b| by_version(a, b));
         assert_eq!(versions, ["5.15.0", "6.1.0-9-amd64", "6.1.0-18-amd64", "6.10.1"]);
+    }
+
+    #[test]
+    fn copies_of_a_kernel_are_one() {
+        for (name, version) in [
+            ("vmlinuz-6.4.0-150600.23-default", "6.4.0-150600.23-default"),
+            ("vmlinux-6.4.0-150600.23-default.gz", "6.4.0-150600.23-default"),
+            ("vmlinux-6.4.0-1-default.xz", "6.4.0-1-default"),
+            ("vmlinuz-4.4.0-21-generic.efi.signed", "4.4.0-21-generic"),
+        ] {
+            assert_eq!(version_of_kernel(name), Some(version));
+        }
+        assert_eq!(version_of_kernel("System.map-6.1"), None);
     }
 
     fn member(name: &str, content: &[u8]) -> Vec<u8> {
