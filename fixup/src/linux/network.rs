@@ -117,13 +117,20 @@ fn links(names: &BTreeSet<String>, known: &Adapters, drivers: &str) -> Option<Ve
     of_kernel.then(|| vec![(format!("{LINK}.link"), text, "keep the kernel's names".to_owned())])
 }
 
-/// The names of adapters in all kinds of settings.
+/// The names of adapters in all kinds of settings, but for those of interfaces that other settings
+/// make: bridges, bonds, VLANs.
 pub(super) fn configured(tree: &mut Tree<'_>) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for (pattern, read) in SETTINGS {
         for path in tree.glob(pattern)? {
             let Some(text) = tree.text(&path)? else { continue };
             names.extend(read(&path, &text).into_iter().filter(|name| is_adapter(name)));
+        }
+    }
+    for path in tree.glob("/etc/systemd/network/*.netdev")? {
+        let Some(text) = tree.text(&path)? else { continue };
+        for made in names_in("[NetDev]", &text) {
+            names.remove(&made);
         }
     }
     Ok(names)
@@ -144,26 +151,67 @@ const SETTINGS: [(&str, Read); 8] = [
 ];
 
 fn networkd(_: &str, text: &str) -> Vec<String> {
-    let mut in_match = false;
+    names_in("[Match]", text)
+}
+
+/// What `Name=` says in one section of systemd's files.
+fn names_in(section: &str, text: &str) -> Vec<String> {
+    let mut is_there = false;
     let mut names = Vec::new();
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
-            in_match = line == "[Match]";
-        } else if let Some(value) = line.strip_prefix("Name=").filter(|_| in_match) {
+            is_there = line == section;
+        } else if let Some(value) = line.strip_prefix("Name=").filter(|_| is_there) {
             names.extend(value.split_whitespace().map(str::to_owned));
         }
     }
     names
 }
 
+/// The names after `iface`, but for those whose options make them of others (bridge-utils-interfaces(5)
+/// and its like).
 fn debian(_: &str, text: &str) -> Vec<String> {
-    let name = |line: &str| {
-        Some(line.trim().strip_prefix("iface ")?.split_whitespace().next()?.to_owned())
-    };
-    text.lines().filter_map(name).collect()
+    const MADE_BY: [&str; 6] = [
+        "bridge_ports",
+        "bridge-ports",
+        "bond_slaves",
+        "bond-slaves",
+        "vlan_raw_device",
+        "vlan-raw-device",
+    ];
+    let (mut names, mut made): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("iface") => names.extend(words.next().map(str::to_owned)),
+            Some(word) if MADE_BY.contains(&word) => made.extend(names.last().cloned()),
+            _ => {}
+        }
+    }
+    names.retain(|name| !made.contains(name));
+    names
 }
 
+/// The name that is set, or the file's, but for one that is made of others: as Red Hat says it, or
+/// SUSE (ifcfg-bonding(5) and its like).
 fn ifcfg(path: &str, text: &str) -> Vec<String> {
+    const MADE: [&str; 8] = [
+        "type=bond",
+        "type=bridge",
+        "type=team",
+        "type=vlan",
+        "devicetype=team",
+        "vlan=yes",
+        "bonding_master=yes",
+        "bridge=yes",
+    ];
+    let is_made = |line: &str| {
+        let line = line.trim().replace(['"', '\''], "").to_ascii_lowercase();
+        MADE.contains(&line.as_str()) || line.starts_with("etherdevice=")
+    };
+    if text.lines().any(is_made) {
+        return Vec::new();
+    }
     let set = text.lines().find_map(|line| line.trim().strip_prefix("DEVICE="));
     let name = set.map(|value| value.trim_matches(['"', '\'']).to_owned());
     let of_file = || path.rsplit_once("ifcfg-").map(|(_, name)| name.to_owned());
@@ -251,6 +299,23 @@ mod tests {
         assert!(names(debian, "iface eth0.5 inet dhcp\niface br0 inet static\n").is_empty());
         assert_eq!(names(ifcfg, "DEVICE=\"eth0\"\n"), ["eth0"]);
         assert_eq!(names(ifcfg, "BOOTPROTO=dhcp\n"), ["em1"]);
+        for made in [
+            "TYPE=Bridge\n",
+            "TYPE=\"Bond\"\n",
+            "TYPE=Vlan\n",
+            "DEVICETYPE=Team\n",
+            "VLAN=yes\n",
+            "BONDING_MASTER='yes'\n",
+            "BRIDGE='yes'\n",
+            "ETHERDEVICE='eth0'\n",
+        ] {
+            assert!(names(ifcfg, made).is_empty(), "{made}");
+        }
+        for real in ["TYPE=Ethernet\nBRIDGE=lan\n", "DEVICETYPE=TeamPort\n", "BRIDGE='no'\n"] {
+            assert_eq!(names(ifcfg, real), ["em1"], "{real}");
+        }
+        let bridge = "iface eth0 inet manual\niface lan inet dhcp\n  bridge_ports eth0\niface lan inet6 auto\n";
+        assert_eq!(names(debian, bridge), ["eth0"]);
         let keyfile = "[connection]\ntype=ethernet\ninterface-name=ens3\n";
         assert_eq!(names(network_manager, keyfile), ["ens3"]);
         let yaml = "network:\n  version: 2\n  ethernets:\n    ens18:\n      dhcp4: true\n    any:\n      \

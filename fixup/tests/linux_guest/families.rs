@@ -293,12 +293,22 @@ fn two_adapters_that_only_addresses_tell_stay_two() {
         ["etc/systemd/network/10-a.network", "etc/systemd/network/20-b.network"];
     const KEYS: [&str; 2] =
         ["etc/NetworkManager/system-connections/a", "etc/NetworkManager/system-connections/b"];
-    let cases: [(&[(&str, &str)], bool); 7] = [
+    let bridge = "[Match]\nName=lan\n\n[Network]\nDHCP=yes\n";
+    let cases: [(&[(&str, &str)], bool); 8] = [
         (&[(NETPLAN, &both)], true),
         (&[(NETPLAN, &one)], false),
         (&[(NETWORKD[0], &first), (NETWORKD[1], &second)], true),
         (&[(NETWORKD[0], &first)], false),
         (&[(NETWORKD[0], &first), (NETWORKD[1], "[Match]\nName=eno2\n")], true),
+        // What is made of the one is no other.
+        (
+            &[
+                (NETWORKD[0], &first),
+                (NETWORKD[1], bridge),
+                ("etc/systemd/network/lan.netdev", "[NetDev]\nName=lan\nKind=bridge\n"),
+            ],
+            false,
+        ),
         (&[(KEYS[0], &key1), (KEYS[1], &key2)], true),
         (&[(KEYS[0], &key1)], false),
     ];
@@ -314,10 +324,9 @@ fn two_adapters_that_only_addresses_tell_stay_two() {
         let told = plan.warnings.iter().any(|one| one.id == "linux.net.mac-pin");
         assert_eq!(told, stays, "{files:?}: {plan:?}");
         assert_eq!(!ids(&plan).contains(&"linux.net.mac-pin"), stays, "{files:?}: {plan:?}");
-        for (path, content) in files {
-            let is_same = text(image.path(), &format!("/{path}")) == **content;
-            assert_eq!(is_same, stays, "{path}: {plan:?}");
-        }
+        let is_same =
+            |(path, content): &(&str, &str)| text(image.path(), &format!("/{path}")) == **content;
+        assert_eq!(files.iter().all(is_same), stays, "{files:?}: {plan:?}");
     }
 }
 
