@@ -100,15 +100,15 @@ fn machine_id(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
         let action = Action::new("linux.machine-id", "forget the machine's id", path)
             .why("journals, DHCP and agents tell machines apart by it")
             .before(id);
-        tree.wipe(path)?;
         plan.act(if !has_systemd {
             let new = random(16);
-            tree.write(path, format!("{new}\n").as_bytes(), 0o444)?;
+            tree.write_over(path, format!("{new}\n").as_bytes(), 0o444)?;
             action.after(new)
         } else if path == "/etc/machine-id" {
-            tree.write(path, b"", 0o444)?;
+            tree.write_over(path, b"", 0o444)?;
             action.after("empty: made at the next start")
         } else {
+            tree.wipe(path)?;
             tree.remove(path)?;
             action
         });
@@ -160,8 +160,7 @@ fn iscsi(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
     if new == old {
         return Ok(());
     }
-    tree.wipe(path)?;
-    tree.write(path, new.as_bytes(), 0o600)?;
+    tree.write_over(path, new.as_bytes(), 0o600)?;
     let (before, after) = lines_that_differ(&old, &new);
     plan.act(
         Action::new("linux.agent.iscsi", "another name for the iSCSI initiator", path)

@@ -50,8 +50,7 @@ pub(super) fn renew(tree: &mut Tree<'_>, plan: &mut Plan) -> Result<()> {
         key.set_comment(comment);
         let secret = key.to_openssh(LineEnding::LF).map_err(failed)?;
         let public = key.public_key().to_openssh().map_err(failed)?;
-        tree.wipe(&path)?;
-        tree.write(&path, secret.as_bytes(), 0o600)?;
+        tree.write_over(&path, secret.as_bytes(), 0o600)?;
         tree.write(&public_path, format!("{public}\n").as_bytes(), 0o644)?;
         let mut action = Action::new(ID, "make a new host key", path)
             .why("whoever has the old one could pass for both machines")

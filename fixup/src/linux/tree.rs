@@ -146,6 +146,16 @@ impl<'m> Tree<'m> {
         self.edit(path, |fs, path| fs.apply(&Edit::Create { path, content, unix }))
     }
 
+    /// The same, writing over what was there, where a link may lead to it.
+    pub(crate) fn write_over(&mut self, path: &str, content: &[u8], mode: u16) -> Result<()> {
+        let (place, inner) = self.locate(path);
+        let fs = self.machine.volume(&place)?.fs();
+        if let Some(real) = found(fs.resolve(&inner))? {
+            self.wipe_file(path, &place, &real)?;
+        }
+        self.write(path, content, mode)
+    }
+
     /// Puts bytes behind a file.
     pub(crate) fn append(&mut self, path: &str, offset: u64, data: &[u8]) -> Result<()> {
         self.edit(path, |fs, path| fs.apply(&Edit::Write { path, offset, data }))
@@ -186,7 +196,8 @@ impl<'m> Tree<'m> {
         Ok(())
     }
 
-    /// Writes over the bytes of a file, or of all in a directory, before it is removed or replaced.
+    /// Writes over the bytes of a file, or of all in a directory, before it is removed; what
+    /// a link leads to stays.
     pub(crate) fn wipe(&mut self, path: &str) -> Result<()> {
         self.wipe_below(path, DEEPEST)
     }
@@ -201,7 +212,11 @@ impl<'m> Tree<'m> {
             return Ok(());
         }
         let (place, inner) = self.locate(path);
-        if !wipe(self.machine.volume(&place)?.fs(), &inner)? {
+        self.wipe_file(path, &place, &inner)
+    }
+
+    fn wipe_file(&mut self, path: &str, place: &Place, inner: &[u8]) -> Result<()> {
+        if !wipe(self.machine.volume(place)?.fs(), inner)? {
             self.remains.push(path.to_owned());
         }
         Ok(())

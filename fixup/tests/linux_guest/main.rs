@@ -254,10 +254,23 @@ fn nothing_of_old_secrets_is_left_on_the_disk() {
     guest.file("usr/lib/systemd/systemd", "");
     guest.file("var/log/journal/x/system.journal", "journal");
     secrets.push(id.to_owned());
-    for kind in ["ed25519", "rsa"] {
-        let path = guest.0.path().join(format!("etc/ssh/ssh_host_{kind}_key"));
+    // Kept elsewhere, and found by a link.
+    let elsewhere = "persist/ssh/ssh_host_ecdsa_key";
+    guest.file("persist/ssh/readme", "");
+    let link = guest.0.path().join("etc/ssh/ssh_host_ecdsa_key");
+    std::os::unix::fs::symlink(format!("/{elsewhere}"), link).unwrap();
+    for (kind, path) in [
+        ("ed25519", "etc/ssh/ssh_host_ed25519_key"),
+        ("rsa", "etc/ssh/ssh_host_rsa_key"),
+        ("ecdsa", elsewhere),
+    ] {
+        let path = guest.0.path().join(path);
         must("ssh-keygen", &["-q", "-t", kind, "-N", "", "-f", arg(&path)]);
-        let key = std::fs::read_to_string(path).unwrap();
+        let key = std::fs::read_to_string(&path).unwrap();
+        if path.ends_with(elsewhere) {
+            // What is no secret is the same in both parts.
+            std::fs::remove_file(path.with_extension("pub")).unwrap();
+        }
         secrets.extend(key.lines().filter(|line| line.len() == 70).skip(1).map(str::to_owned));
     }
     // A file with another name keeps its bytes there.
@@ -276,6 +289,7 @@ fn nothing_of_old_secrets_is_left_on_the_disk() {
         let left: Vec<&String> = secrets.iter().filter(|secret| has(&after, secret)).collect();
         assert_eq!(left, Vec::<&String>::new(), "{kind}: {plan:?}");
         assert_eq!(text(image.path(), "/other"), "seed");
+        assert!(text(image.path(), &format!("/{elsewhere}")).contains("PRIVATE KEY"));
         let told = plan.warnings.iter().find(|one| one.id == "linux.identity.remains").unwrap();
         for path in ["/var/lib/systemd/random-seed", "/var/log/journal/x"] {
             assert!(told.message.contains(path), "{told:?}");
