@@ -31,7 +31,9 @@ const CONFIG: &str = "/Windows/System32/config";
 fn tree(volume: &Path) -> Tree {
     let folder = tempfile::tempdir().unwrap();
     must("ntfs-3g", &["-o", "ro", arg(volume), arg(folder.path())]);
-    let tree = tree_on_host(folder.path());
+    // Links with a drive's letter lead to below where the volume is mounted.
+    let tree = tree_on_host(folder.path()).into_iter();
+    let tree = tree.map(|(path, node)| (path, node.replace(arg(folder.path()), "C:"))).collect();
     must("umount", &[arg(folder.path())]);
     while Command::new("fuser").arg(volume).output().is_ok_and(|done| done.status.success()) {
         std::thread::sleep(std::time::Duration::from_millis(10));

@@ -159,7 +159,11 @@ pub fn esp(folder: &Path, files: &[&str]) -> PathBuf {
     image
 }
 
-/// An NTFS volume of `mib` MiB with the tree `source` in it; none where FUSE does not work.
+/// Makes the links that a Windows has in its volume.
+const WINDOWS_LINKS: &str = include_str!("windows_links.py");
+
+/// An NTFS volume of `mib` MiB with the tree `source` in it, and where that is a Windows, the links
+/// that every Windows has; none where FUSE does not work.
 ///
 /// # Panics
 /// Where mkntfs does not work.
@@ -176,6 +180,9 @@ pub fn ntfs(folder: &Path, mib: u64, source: &Path) -> Option<PathBuf> {
         return None;
     }
     must("cp", &["-r", "--sparse=never", &format!("{}/.", arg(source)), arg(&target)]);
+    if source.join("Windows/System32").is_dir() {
+        must("python3", &["-c", WINDOWS_LINKS, arg(&target)]);
+    }
     must("umount", &[arg(&target)]);
     // FUSE lets go of the image a moment after the unmount.
     while Command::new("fuser").arg(&image).output().is_ok_and(|done| done.status.success()) {

@@ -10,6 +10,8 @@ use crate::{Action, Plan};
 const NOBODY: Unix = Unix { mode: 0o644, uid: 0, gid: 0 };
 /// Bytes of a file that is put in place or compared, at most.
 pub(super) const MOST: u64 = 64 << 20;
+/// `FILE_ATTRIBUTE_REPARSE_POINT`.
+const REPARSE_POINT: u32 = 0x400;
 
 /// Makes the file at `path` hold `content`, with all folders on the way; nothing is done and noted
 /// where it does already.
@@ -42,6 +44,34 @@ pub(super) fn read(fs: &dyn GuestFs, path: &str) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     fs.read(path.as_bytes(), MOST).map(Some)
+}
+
+/// Whether a folder stands at `path` itself. From Vista on Windows has links in many places, from the
+/// names of old to where things are now, and most of them name a drive: what they lead to is looked
+/// at under its own name.
+pub(super) fn is_folder(fs: &dyn GuestFs, path: &str) -> Result<bool> {
+    match fs.stat(path.as_bytes()) {
+        Ok(stat) => Ok(stat.kind == FileKind::Directory),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the content of the file at `path` stands elsewhere and cannot be read (CompactOS, WIMBoot).
+/// Windows makes an ordinary file of one that it writes to, so it has not done so since.
+pub(super) fn is_packed(fs: &dyn GuestFs, path: &str) -> Result<bool> {
+    let attributes = fs.stat(&fs.resolve(path.as_bytes())?)?.attributes;
+    Ok(attributes.is_some_and(|attributes| attributes & REPARSE_POINT != 0))
+}
+
+/// The folders of what all users share: the one of Vista and later, and the one of XP, where later ones
+/// have a link to drive C.
+pub(super) fn shared(fs: &dyn GuestFs) -> Result<Vec<&'static str>> {
+    let mut folders = vec!["/ProgramData"];
+    if is_folder(fs, "/Documents and Settings")? {
+        folders.push("/Documents and Settings/All Users/Application Data");
+    }
+    Ok(folders)
 }
 
 fn make_folders(

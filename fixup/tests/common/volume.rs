@@ -76,9 +76,11 @@ for top, folders, files in os.walk(sys.argv[1]):
     for name in folders + files:
         path = os.path.join(top, name)
         this = os.lstat(path)
-        digest = hashlib.sha256(open(path, 'rb').read()).hexdigest() if name in files else 'dir'
-        size = this.st_size if name in files else 0
-        print(path[len(sys.argv[1]):], size, this.st_blocks // 8, digest, sep='\t')
+        kind = 'link' if os.path.islink(path) else 'file' if name in files else 'dir'
+        is_file = kind == 'file'
+        content = hashlib.sha256(open(path, 'rb').read()).hexdigest() if is_file else kind
+        size = this.st_size if is_file else 0
+        print(path[len(sys.argv[1]):], size, this.st_blocks // 8, content, sep='\t')
 "#;
 
 /// What stands on a volume.

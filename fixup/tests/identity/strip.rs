@@ -13,7 +13,7 @@ use crate::common::exactly::Change;
 use crate::common::original::{
     CONFIG, ELEMENT, OLD, SIGNATURE, TASK, gpt_element, mbr_element, mounted_as, original,
 };
-use crate::common::volume::judge;
+use crate::common::volume::{judge, mounted};
 use crate::common::{
     DISK, PARTITION, Registry, Spec, cat, machine, partition, windows, windows_with_bcd, write_out,
 };
@@ -67,6 +67,20 @@ fn the_old_machine_is_nowhere_any_more() {
         assert!(ids(&plan).contains(&id), "{id} of {:?}", ids(&plan));
     }
     assert!(plan.warnings.iter().any(|warning| warning.id == "windows.sid.dpapi"));
+    // What cannot be looked at is told; links of every Windows are not.
+    let told = |id: &str| -> Vec<&str> {
+        let all = plan.warnings.iter().filter(|warning| warning.id == id);
+        all.map(|warning| warning.message.as_str()).collect()
+    };
+    assert!(told("windows.sid.task")[0].starts_with("1 tasks are compressed"));
+    let hives = told("windows.sid.hive");
+    assert!(hives.len() == 1 && hives[0].starts_with("/Users/Default/NTUSER.DAT is compressed"));
+    for user in ["bob", "ghost", "Default"] {
+        let app = format!("/Users/{user}/AppData/Local/Packages/Moved");
+        let count = told("windows.sid.app").iter().filter(|one| one.contains(&app)).count();
+        assert_eq!(count, 1, "{app}");
+    }
+    assert_eq!(told("windows.sid.profile"), [""; 0]);
     let told = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&told).unwrap(), plan);
 
@@ -205,6 +219,43 @@ fn what_must_not_be_is_refused() {
         let (_, plan) = strip(&disk, &StripOptions { identity: Identity::Keep, ..new.clone() });
         assert_eq!(plan.refusals, [], "{name}");
     }
+}
+
+/// The profile of a user of the machine itself is not left behind without a word.
+#[test]
+fn a_profile_behind_a_link_to_a_drive_is_refused() {
+    const MOVE: &str = r#"
+import os, struct, sys
+top = sys.argv[1] + '/Users/'
+os.rename(top + 'bob', sys.argv[1] + '/elsewhere')
+os.mkdir(top + 'bob')
+real = '\\??\\D:\\bob'.encode('utf-16-le')
+data = struct.pack('<4H', 0, len(real), len(real) + 2, len(real) - 8)
+data += real + b'\0\0' + real[8:] + b'\0\0'
+data = struct.pack('<IHH', 0xA0000003, len(data), 0) + data
+os.setxattr(top + 'bob', 'system.ntfs_reparse_data', data)
+"#;
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let Some(disk) = original(folder.path(), &Spec::SMALL, |_| {}) else { return };
+    let volume = folder.path().join("volume");
+    partition(&disk, 1, &volume);
+    if mounted(&volume, MOVE, &[]).is_none() {
+        return;
+    }
+    let mut bytes = fs::read(&disk).unwrap();
+    let content = fs::read(&volume).unwrap();
+    bytes[1 << 20..][..content.len()].copy_from_slice(&content);
+    fs::write(&disk, bytes).unwrap();
+
+    let of = |notes: &[vdisk_fixup::Notice]| {
+        let found = notes.iter().find(|note| note.id == "windows.sid.profile");
+        found.map(|note| note.message.clone()).unwrap_or_default()
+    };
+    let (_, plan) = strip(&disk, &StripOptions::default());
+    assert!(of(&plan.refusals).contains("/Users/bob is a link to D:"), "{:?}", plan.refusals);
+    let (_, plan) = strip(&disk, &StripOptions { force: true, ..StripOptions::default() });
+    assert_eq!(plan.refusals, []);
+    assert!(of(&plan.warnings).contains("/Users/bob is a link to D:"), "{:?}", plan.warnings);
 }
 
 #[test]

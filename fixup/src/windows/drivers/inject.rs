@@ -177,8 +177,10 @@ fn has_its_own(
         }
         let image = system.text(&key, "ImagePath")?.unwrap_or_default();
         let path = guest.image(&image, &service.name);
-        let there = files::read(machine.volume(&guest.root)?.fs(), &path)?;
-        return Ok(there.is_some_and(|there| there != binary));
+        let fs = machine.volume(&guest.root)?.fs();
+        // What cannot be read is taken for another one.
+        let packed = fs.exists(path.as_bytes())? && files::is_packed(fs, &path)?;
+        return Ok(packed || files::read(fs, &path)?.is_some_and(|there| there != binary));
     }
     Ok(false)
 }

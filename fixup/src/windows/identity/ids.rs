@@ -3,7 +3,7 @@
 use uuid::Uuid;
 use vdisk_core::{ErrorKind, Result};
 
-use crate::windows::{Data, Hives, Reason};
+use crate::windows::{Data, Hives, Reason, files};
 use crate::{Machine, Plan, StripOptions};
 
 const GUID: &str = "windows.machine-guid";
@@ -297,12 +297,12 @@ fn has_machine_keys(
     let root = hives.root().clone();
     let fs = machine.volume(&root)?.fs();
     let mut count = 0;
-    for all in ["ProgramData", "Documents and Settings/All Users/Application Data"] {
-        let folder = format!("/{all}/Microsoft/Crypto/RSA/MachineKeys");
+    for shared in files::shared(fs)? {
+        let folder = format!("{shared}/Microsoft/Crypto/RSA/MachineKeys");
         match fs.read_dir(folder.as_bytes()) {
-            Ok(files) => {
+            Ok(keys) => {
                 let ending = format!("_{guid}").to_ascii_lowercase();
-                let named = files.iter().filter(|file| {
+                let named = keys.iter().filter(|file| {
                     String::from_utf8_lossy(&file.name).to_ascii_lowercase().ends_with(&ending)
                 });
                 count += named.count();

@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 
 use vdisk_core::{Error, Result};
 use vdisk_guest::Place;
+use vdisk_guest::fs::FileKind;
 use vdisk_guest::windows::Sid;
 
 use super::profiles::Profile;
 use super::sid::MachineSid;
 use super::swap::Swap;
 use super::{caution, cautiously, profiles, tasks, volumes};
-use crate::windows::Hives;
 use crate::windows::hives::{is_log, logs_name};
+use crate::windows::{Hives, files};
 use crate::{Action, Machine, Plan, StripOptions};
 
 const ID: &str = "windows.sid";
+/// The way out where a profile is not found.
+const NEW_PROFILE: &str = "its user gets a new, empty one: --force";
 /// Hives of the system besides those that are always there.
 const MORE: [&str; 6] = [
     "System32/config/BBI",
@@ -144,16 +147,21 @@ fn others(
     let mut all: Vec<Other> = Vec::new();
     let used = |place: &Place, path| Other { place: place.clone(), path, is_used: true };
     for user in users {
+        let is_own = user.is_of(&swap.old);
         match &user.place {
             Some(place) => {
-                all.extend(user.hives(machine)?.into_iter().map(|path| used(place, path)));
+                cautiously(plan, "windows.sid.profile", options.force || !is_own, |plan| {
+                    let found = user.hives(machine, plan).map_err(not_found)?;
+                    all.extend(found.into_iter().map(|path| used(place, path)));
+                    Ok(())
+                })?;
             }
-            None if user.is_of(&swap.old) => {
+            None if is_own => {
                 let what = format!(
                     "the profile of {} is in {}, on no volume of this disk",
                     user.sid, user.folder
                 );
-                let error = Error::refused(what).hint("its user gets a new, empty one: --force");
+                let error = Error::refused(what).hint(NEW_PROFILE);
                 cautiously(plan, "windows.sid.profile", options.force, |_| Err(error))?;
             }
             None => {}
@@ -163,6 +171,9 @@ fn others(
     for copies in COPIES.map(|copies| format!("{folder}/{copies}")) {
         if fs.exists(copies.as_bytes())? {
             for file in fs.read_dir(copies.as_bytes())? {
+                if file.kind != FileKind::File {
+                    continue;
+                }
                 let name = String::from_utf8_lossy(&file.name).into_owned();
                 // Logs begin like hives, and go with theirs.
                 if !is_log(&name) {
@@ -172,10 +183,15 @@ fn others(
         }
     }
     all.extend(MORE.map(|path| used(&root, format!("{folder}/{path}"))));
-    for stray in profiles::folders(machine, hives)? {
-        let found = stray.hives(machine)?.into_iter();
-        let place = stray.place.unwrap_or_else(|| root.clone());
-        all.extend(found.map(|path| Other { is_used: false, ..used(&place, path) }));
+    let is_listed = |stray: &Profile| users.iter().any(|user| user.is_at(stray));
+    let strays = profiles::folders(machine, hives)?.into_iter();
+    for stray in strays.filter(|stray| !is_listed(stray)) {
+        let place = stray.place.as_ref().unwrap_or(&root);
+        cautiously(plan, "windows.sid.profile", true, |plan| {
+            let found = stray.hives(machine, plan)?.into_iter();
+            all.extend(found.map(|path| Other { is_used: false, ..used(place, path) }));
+            Ok(())
+        })?;
     }
     all.sort_by_key(|one| (one.path.to_ascii_lowercase(), format!("{:?}", one.place)));
     // Of two the first stays, which is the one that is in use.
@@ -189,6 +205,11 @@ fn others(
     Ok(())
 }
 
+/// The error with the way out, where it tells none.
+fn not_found(error: Error) -> Error {
+    if error.advice().is_some() { error } else { error.hint(NEW_PROFILE) }
+}
+
 fn other(
     machine: &mut Machine,
     hives: &Hives,
@@ -198,7 +219,18 @@ fn other(
     plan: &mut Plan,
 ) -> Result<()> {
     let fs = machine.volume(place)?.fs();
-    if !fs.exists(path.as_bytes())? || !names(fs, path, swap)? {
+    if !fs.exists(path.as_bytes())? {
+        return Ok(());
+    }
+    if files::is_packed(fs, path)? {
+        plan.warn(
+            "windows.sid.hive",
+            format!("{path} is compressed (CompactOS), and was not looked at"),
+            "uncompress it in the guest first with: compact /u /exe",
+        );
+        return Ok(());
+    }
+    if !names(fs, path, swap)? {
         return Ok(());
     }
     let mut own = Hives::new(hives.root().clone(), hives.folder());

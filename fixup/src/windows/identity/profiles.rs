@@ -5,17 +5,17 @@ use vdisk_guest::Place;
 use vdisk_guest::fs::FileKind;
 
 use super::sid::MachineSid;
-use crate::Machine;
-use crate::windows::Hives;
+use crate::windows::{Hives, files};
+use crate::{Machine, Plan};
 
 /// Where SYSTEM keeps what letters and paths Windows has given to partitions.
 pub(super) const MOUNTED: &str = "MountedDevices";
 const LIST: &str = "Microsoft\\Windows NT\\CurrentVersion\\ProfileList";
-/// Where a profile keeps the hive of its classes: from Vista on, and before it.
-const CLASSES: [&str; 2] = [
-    "AppData/Local/Microsoft/Windows/UsrClass.dat",
-    "Local Settings/Application Data/Microsoft/Windows/UsrClass.dat",
-];
+/// Where a profile keeps the hive of its classes.
+const CLASSES: &str = "AppData/Local/Microsoft/Windows/UsrClass.dat";
+/// Where it did so before Vista, in a folder that is a link from then on.
+const OLD_CLASSES: &str = "Local Settings/Application Data/Microsoft/Windows/UsrClass.dat";
+const OLD_LOCAL: &str = "Local Settings";
 /// Where the apps of a profile keep theirs: a folder of folders, and the files in each.
 const APPS: &str = "AppData/Local/Packages";
 const APP_HIVES: [&str; 3] = [
@@ -41,23 +41,41 @@ impl Profile {
         self.folder.rsplit('/').next().unwrap_or_default()
     }
 
+    /// Whether the other one is in the same place.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        self.place == other.place && self.folder.eq_ignore_ascii_case(&other.folder)
+    }
+
     /// Whether its user is an account of the machine itself.
     pub(super) fn is_of(&self, machine: &MachineSid) -> bool {
         MachineSid::parse(&self.sid).as_ref() == Some(machine)
     }
 
     /// The hives in it that are there.
-    pub(super) fn hives(&self, machine: &mut Machine) -> Result<Vec<String>> {
+    pub(super) fn hives(&self, machine: &mut Machine, plan: &mut Plan) -> Result<Vec<String>> {
         let Some(place) = &self.place else { return Ok(Vec::new()) };
         let fs = machine.volume(place)?.fs();
         let inside = |file: &str| format!("{}/{file}", self.folder);
-        let mut all = vec![inside("NTUSER.DAT")];
-        all.extend(CLASSES.map(inside));
+        let mut all = vec![inside("NTUSER.DAT"), inside(CLASSES)];
+        if files::is_folder(fs, &inside(OLD_LOCAL))? {
+            all.push(inside(OLD_CLASSES));
+        }
         let apps = inside(APPS);
         if fs.exists(apps.as_bytes())? {
             for app in fs.read_dir(apps.as_bytes())? {
-                let name = String::from_utf8_lossy(&app.name).into_owned();
-                all.extend(APP_HIVES.map(|hive| format!("{apps}/{name}/{hive}")));
+                let app = format!("{apps}/{}", String::from_utf8_lossy(&app.name));
+                if fs.stat(app.as_bytes())?.kind == FileKind::Symlink {
+                    plan.warn(
+                        "windows.sid.app",
+                        format!(
+                            "what the app of {app} keeps was moved to another drive, and may go \
+                             on naming the old machine"
+                        ),
+                        "reset the app in the copy where it does not start",
+                    );
+                } else {
+                    all.extend(APP_HIVES.map(|hive| format!("{app}/{hive}")));
+                }
             }
         }
         let mut found = Vec::new();
@@ -102,16 +120,18 @@ pub(super) fn folders(machine: &mut Machine, hives: &mut Hives) -> Result<Vec<Pr
     let Some(path) = software.text(LIST, "ProfilesDirectory")? else { return Ok(Vec::new()) };
     let (Some(place), folder) = located(machine, hives, &path)? else { return Ok(Vec::new()) };
     let fs = machine.volume(&place)?.fs();
-    if !fs.exists(folder.as_bytes())? {
+    if !files::is_folder(fs, &folder)? {
         return Ok(Vec::new());
     }
-    let inside = fs.read_dir(folder.as_bytes())?.into_iter();
-    let inside = inside.filter(|entry| entry.kind == FileKind::Directory).map(|entry| Profile {
-        sid: String::new(),
-        place: Some(place.clone()),
-        folder: format!("{folder}/{}", String::from_utf8_lossy(&entry.name)),
-    });
-    Ok(inside.collect())
+    let mut found = Vec::new();
+    for entry in fs.read_dir(folder.as_bytes())? {
+        let folder = format!("{folder}/{}", String::from_utf8_lossy(&entry.name));
+        // `All Users` and `Default User` are links.
+        if files::is_folder(fs, &folder)? {
+            found.push(Profile { sid: String::new(), place: Some(place.clone()), folder });
+        }
+    }
+    Ok(found)
 }
 
 /// The volume and the folder there of a path as SOFTWARE tells it.

@@ -5,7 +5,7 @@ use vdisk_core::Result;
 use vdisk_guest::fs::{Edit, FileKind, GuestFs};
 
 use super::swap::Swap;
-use crate::windows::{Data, Hives, Reason};
+use crate::windows::{Data, Hives, Reason, files};
 use crate::{Action, Machine, Plan, StripOptions};
 
 const CACHE: &str = "Microsoft\\Windows NT\\CurrentVersion\\Schedule\\TaskCache";
@@ -32,7 +32,12 @@ pub(super) fn change(
     if fs.exists(folder.as_bytes())? {
         list(fs, &folder, DEPTH, &mut found)?;
     }
+    let mut packed = 0;
     for path in found {
+        if files::is_packed(machine.volume(&root)?.fs(), &path)? {
+            packed += 1;
+            continue;
+        }
         let before = machine.volume(&root)?.fs().read(path.as_bytes(), MOST)?;
         let Some(after) = swap.applied(&before) else { continue };
         if !rehash(
@@ -56,6 +61,16 @@ pub(super) fn change(
             .before(swap.old.to_string())
             .after(swap.new.to_string());
         plan.act(action);
+    }
+    if packed > 0 {
+        plan.warn(
+            "windows.sid.task",
+            format!(
+                "{packed} tasks are compressed (CompactOS), and were not looked at: mostly they \
+                 are as they came with Windows, and name nobody"
+            ),
+            "uncompress them in the guest first with: compact /u /exe",
+        );
     }
     Ok(())
 }
