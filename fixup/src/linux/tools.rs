@@ -31,7 +31,7 @@ const WANTED: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr
 const MOST_COPIED: u64 = 32 << 30;
 /// Bytes that programs may add to it.
 const MOST_ADDED: u64 = 8 << 30;
-/// How often that is looked at.
+/// How often they are counted.
 const LOOK: Duration = Duration::from_secs(5);
 /// Made empty in the copy.
 const EMPTY: &[&str] = &["dev", "proc", "sys", "run", "tmp", "var", "var/tmp", "var/lib", "root"];
@@ -101,7 +101,8 @@ impl Maker {
         let script = format!("set -e\nexec 3>&1 1>&2\n{}\nexec cat /made >&3", self.script);
         let mut sandbox = sandbox(&folder);
         sandbox.args(["/bin/sh", "-c", &script, "sh", version, &modules.join(" ")]);
-        let (done, made) = Run::start(sandbox)?.finish(&folder)?;
+        let bounds = Bounds::of(&folder, MOST_ADDED)?;
+        let (done, made) = Run::start(sandbox)?.finish(bounds)?;
         if !done || made.bytes.is_empty() {
             let Made { said, .. } = made;
             return Err(Error::refused(format!("the guest's {} failed: {said}", self.name)));
@@ -167,6 +168,63 @@ fn used(folder: &Path, most: u64) -> u64 {
     used
 }
 
+/// What the file system of a folder has left. What no name leads to uses it as well: files that are
+/// removed and still open, folders too deep to be walked.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    bytes: u64,
+    /// Of files; always none on file systems that do not count them.
+    names: u64,
+}
+
+impl Room {
+    fn of(folder: &Path) -> Result<Self> {
+        let found = rustix::fs::statvfs(folder).map_err(|error| {
+            Error::io(error.into(), "see how much room there is").in_file(folder)
+        })?;
+        let bytes = found.f_bavail.saturating_mul(found.f_frsize);
+        Ok(Self { bytes, names: found.f_favail })
+    }
+
+    /// What must be left of it where `most` bytes may be used: a tenth in any case.
+    fn least(self, most: u64) -> Self {
+        let bytes = self.bytes.saturating_sub(most).max(self.bytes / 10);
+        Self { bytes, names: self.names / 10 }
+    }
+
+    fn is_less_than(self, least: Self) -> bool {
+        self.bytes < least.bytes || self.names < least.names
+    }
+}
+
+/// How much of a folder programs may use.
+struct Bounds<'f> {
+    folder: &'f Path,
+    most: u64,
+    least: Room,
+    /// When it is counted again.
+    look: Instant,
+}
+
+impl<'f> Bounds<'f> {
+    /// So many bytes more than now.
+    fn of(folder: &'f Path, added: u64) -> Result<Self> {
+        let least = Room::of(folder)?.least(added);
+        let most = used(folder, u64::MAX).saturating_add(added);
+        Ok(Self { folder, most, least, look: Instant::now() + LOOK })
+    }
+
+    fn are_passed(&mut self) -> bool {
+        let has_room = Room::of(self.folder).is_ok_and(|room| !room.is_less_than(self.least));
+        if !has_room || Instant::now() < self.look {
+            return !has_room;
+        }
+        let used = used(self.folder, self.most);
+        self.look = Instant::now() + LOOK;
+        used > self.most
+    }
+}
+
 /// Makes the directories that programs expect, beside what was copied.
 fn furnish(folder: &Path) -> Result<()> {
     for name in EMPTY {
@@ -222,10 +280,8 @@ impl Run {
         Ok(Self { child, made, said, end: Instant::now() + LIMIT })
     }
 
-    /// Waits for its end; whether it did well, and what came. It may use only so much of the folder.
-    fn finish(mut self, folder: &Path) -> Result<(bool, Made)> {
-        let most = used(folder, u64::MAX).saturating_add(MOST_ADDED);
-        let mut look = Instant::now() + LOOK;
+    /// Waits for its end; whether it did well, and what came.
+    fn finish(mut self, mut bounds: Bounds<'_>) -> Result<(bool, Made)> {
         let failed = |error| Error::io(error, "wait for the guest's tools");
         let done = loop {
             if let Some(status) = self.child.try_wait().map_err(failed)? {
@@ -234,11 +290,10 @@ impl Run {
             if Instant::now() > self.end {
                 return Err(self.stop("the guest's tools did not come to an end"));
             }
-            if Instant::now() > look {
-                if used(folder, most) > most {
-                    return Err(self.stop("the guest's tools fill the host's temporary folder"));
-                }
-                look = Instant::now() + LOOK;
+            if bounds.are_passed() {
+                let why =
+                    "the guest's tools, or others meanwhile, fill the host's temporary folder";
+                return Err(self.stop(why).hint("set TMPDIR to a folder with more room"));
             }
             sleep(Duration::from_millis(50));
         };
@@ -288,6 +343,27 @@ mod tests {
         std::os::unix::fs::symlink("/", inner.join("link")).unwrap();
         assert!((100_000..200_000).contains(&used(&inner, u64::MAX)));
         assert!(used(&inner, 5000) > 5000);
+    }
+
+    #[test]
+    fn what_has_no_name_any_more_fills_the_folder_too() {
+        let (_outer, inner) = workplace().unwrap();
+        let mut command = Command::new("sh");
+        let script = "exec 5>x; rm x; head -c 200000000 /dev/zero >&5; exec sleep 10";
+        command.args(["-c", script]).current_dir(&inner);
+        let bounds = Bounds::of(&inner, 32 << 20).unwrap();
+        let error = Run::start(command).unwrap().finish(bounds).unwrap_err();
+        assert!(error.to_string().contains("fill"), "{error}");
+    }
+
+    #[test]
+    fn a_tenth_of_the_room_is_left_in_any_case() {
+        let room = |bytes, names| Room { bytes, names };
+        let least = room(1000, 50).least(100);
+        assert!(room(899, 50).is_less_than(least) && !room(900, 5).is_less_than(least));
+        assert!(room(900, 4).is_less_than(least));
+        let least = room(1000, 0).least(u64::MAX);
+        assert!(room(99, 0).is_less_than(least) && !room(100, 0).is_less_than(least));
     }
 
     #[test]
