@@ -303,7 +303,7 @@ fn refuse_parted(parts: &[Part], old: usize, new: usize) -> Result<()> {
     Ok(())
 }
 
-/// Fails where an image's file cannot be opened for writing: no journal shall wait for that.
+/// Fails where an image cannot be opened for writing: no journal shall wait for that.
 fn insist_writable(parts: &[Part]) -> Result<()> {
     parts.iter().try_for_each(|part| part.open.insist_writable(&part.image))
 }

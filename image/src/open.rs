@@ -261,9 +261,10 @@ impl OpenOptions {
         Ok(file)
     }
 
-    /// Fails where the file at `path` could not be opened for writing, whoever else uses it.
+    /// Fails where the image at `path` cannot be opened for writing; where it can, the session of
+    /// these options keeps others from it from here on.
     pub(crate) fn insist_writable(&self, path: &Path) -> Result<()> {
-        self.open_file(path, Access::Write).map(drop)
+        self.open_rw(path).map(drop)
     }
 
     /// Gives `with` the file at `path` before anything is read into it: its format, its store, and

@@ -25,6 +25,8 @@ pub(crate) fn probe_with(store: &dyn Store, in_doubt: Option<Format>) -> Result<
             .filter(|one| [format, Format::Vhd].contains(one))
             .ok_or_else(|| ambiguous(format)),
         None if vdisk_vhd::probe(store)? => Ok(Format::Vhd),
+        // Its identity is asked for anyway, and the error is then about its size.
+        None if end == FixedEnd::Shorter && in_doubt == Some(Format::Vhd) => Ok(Format::Vhd),
         None => Err(unknown(store, end)?),
     };
     found.map_err(|error| error.in_file(store.name()))
@@ -58,8 +60,8 @@ fn unknown(store: &dyn Store, end: FixedEnd) -> Result<Error> {
     if end == FixedEnd::Shorter {
         let message = "ends like a fixed VHD whose change of size was cut off";
         return Ok(Error::new(ErrorKind::UnknownFormat, message).hint(
-            "add -f vhd, and give it its size again with vdisk resize; only if it surely is a raw \
-             disk, -f raw",
+            "add -f vhd, and give it its size again with vdisk resize (--force where images stand \
+             on it); only if it surely is a raw disk, -f raw",
         ));
     }
     let mut head = [0; 0x44];

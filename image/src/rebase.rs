@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use vdisk_core::disk::read_padded;
 use vdisk_core::{
-    Error, ErrorKind, HostFile, Layer, LayerInfo, LayerKind, LayerMut, Result, zeros,
+    Error, ErrorKind, Format, HostFile, Layer, LayerInfo, LayerKind, LayerMut, Result, zeros,
 };
 
 use crate::chain::Chain;
@@ -134,6 +134,8 @@ fn open_parent(
 
 fn refuse_mismatch(path: &Path, child: &LayerInfo, parent: &LayerInfo) -> Result<()> {
     if parent.virtual_size != child.virtual_size {
+        // A VHD keeps its identity when it is resized, so the child still stands on it.
+        let force = if parent.format == Format::Vhd { " --force" } else { "" };
         return Err(Error::refused(format!(
             "it has {} bytes, the image {}",
             parent.virtual_size, child.virtual_size
@@ -142,13 +144,13 @@ fn refuse_mismatch(path: &Path, child: &LayerInfo, parent: &LayerInfo) -> Result
         .hint(match parent.virtual_size > child.virtual_size {
             true => format!(
                 "a parent must have the size of its child; if it was resized since, first: vdisk \
-                 resize --shrink {} {}",
+                 resize --shrink{force} {} {}",
                 path.display(),
                 child.virtual_size
             ),
             false => format!(
                 "a parent must have the size of its child; what it lost by a shrink is gone; the \
-                 rest can be had with: vdisk resize {} {}",
+                 rest can be had with: vdisk resize{force} {} {}",
                 path.display(),
                 child.virtual_size
             ),

@@ -9,7 +9,7 @@ use crate::gate::folder_of;
 use crate::open::{LayerFile, OpenOptions};
 use crate::options::format_of_name;
 
-/// Most files looked at in one folder: a check that saves the careless need not search an archive.
+/// Most images looked at in one folder: a check that saves the careless need not search an archive.
 const MOST: usize = 10_000;
 
 /// The images in the folders of `chain` that name one of `parents` as theirs, themselves not in
@@ -19,25 +19,35 @@ pub(crate) fn standing_on<'a>(
     parents: impl IntoIterator<Item = &'a LayerInfo>,
     chain: &[LayerFile],
 ) -> Vec<PathBuf> {
+    let parents: Vec<&LayerInfo> = parents.into_iter().collect();
     let identities: Vec<&str> =
-        parents.into_iter().filter_map(|info| info.identity.as_deref()).collect();
-    if identities.is_empty() {
+        parents.iter().filter_map(|info| info.identity.as_deref()).collect();
+    let Some(format) = parents.first().map(|info| info.format).filter(|_| !identities.is_empty())
+    else {
         return Vec::new();
-    }
+    };
+    // A child has its parent's format, whatever its guest writes where its file ends.
+    let open = OpenOptions::new().force_share(true).in_doubt(format);
     let folders: BTreeSet<PathBuf> = chain.iter().map(|file| folder_of(&file.path)).collect();
     let mut found = Vec::new();
     for path in folders.iter().flat_map(|folder| images_in(folder)) {
-        let alone = OpenOptions::new().without_parents().force_share(true).open(&path);
-        let Ok(image) = alone else { continue };
+        let Ok(image) = open.clone().without_parents().open(&path) else { continue };
         let own = image.files().iter().any(|file| chain.iter().any(|known| known.id == file.id));
         let named = image.info().parent.iter().flat_map(|parent| &parent.identities);
         let stands = |one: &String| identities.iter().any(|known| known.eq_ignore_ascii_case(one));
-        if !own && named.into_iter().any(stands) {
+        if !own && named.into_iter().any(stands) && !stands_elsewhere(&path, &open, chain) {
             found.push(path);
         }
     }
     found.sort();
     found
+}
+
+/// Whether the parent of the image at `path` is there and not in `chain`: another file of the same
+/// identity, as copies have it.
+fn stands_elsewhere(path: &Path, open: &OpenOptions, chain: &[LayerFile]) -> bool {
+    let Ok(image) = open.open_as_far_as_possible(path) else { return false };
+    image.files().get(1).is_some_and(|parent| chain.iter().all(|known| known.id != parent.id))
 }
 
 /// Fails where images stand on the one at `path`, the top of `chain`, whose content or size is about
@@ -51,7 +61,7 @@ pub(crate) fn refuse_children(path: &Path, info: &LayerInfo, chain: &[LayerFile]
 
 fn images_in(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = folder.read_dir() else { return Vec::new() };
-    let paths = entries.take(MOST).filter_map(|entry| Some(entry.ok()?.path()));
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let named = |path: &PathBuf| format_of_name(path).is_some_and(|format| format != Format::Raw);
-    paths.filter(named).filter(|path| path.is_file()).collect()
+    paths.filter(named).filter(|path| path.is_file()).take(MOST).collect()
 }

@@ -67,6 +67,41 @@ fn an_edit_that_was_cut_off_is_finished_and_nothing_opens_before() {
     }
 }
 
+/// A journal that stays would be finished later, though it was said that nothing is done.
+#[test]
+fn a_refused_edit_leaves_nothing_that_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = || {
+        let names = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let path = folder.path().join("used.vhd");
+    vdisk::create(&path, &NewImage::new(Format::Vhd, 4 << 20), false).unwrap();
+    let stream = folder.path().join("stream.vmdk");
+    let mut new = NewImage::new(Format::Vmdk, 4 << 20);
+    new.set_list("subformat=streamOptimized").unwrap();
+    vdisk::create(&stream, &new, false).unwrap();
+    let before = names();
+    let undo = folder.path().join("undo");
+    let refused = |path: &Path| {
+        let open = OpenOptions::new();
+        let done =
+            edit_undoable(path, &open, &[change(0, b"new")], false, &undo, |_| panic!("announced"));
+        done.unwrap_err().kind()
+    };
+    // Somebody reads it, and would see half of the change.
+    let reader = Image::open(&path).unwrap();
+    assert_eq!(refused(&path), ErrorKind::InUse);
+    drop(reader);
+    assert_eq!(refused(&stream), ErrorKind::Unsupported);
+    assert_eq!(names(), before);
+    for path in [&path, &stream] {
+        assert_eq!(finish_edit(path, &OpenOptions::new()).unwrap(), None);
+    }
+}
+
 #[test]
 fn what_others_changed_meanwhile_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
