@@ -107,8 +107,8 @@ pub use convert::{
     copy_into_by_steps,
 };
 pub use create::{
-    ChildTarget, IntoTarget, Measure, convert, convert_into, convert_to_child, create, create_child, measure,
-    refuse_input,
+    ChildTarget, IntoTarget, Measure, convert, convert_into, convert_to_child, create,
+    create_child, measure, refuse_input,
 };
 pub use edit::{
     EditOf, EditReport, UndoOf, edit, edit_together, edit_undoable, finish_edit, undo_edit,

@@ -8,9 +8,9 @@
     missing_docs
 )]
 
+mod boot;
 #[path = "../common/mod.rs"]
 mod common;
-mod boot;
 mod hives;
 mod keys;
 mod secure;
