@@ -67,6 +67,7 @@ kernel[0x3C] = 0x80
 kernel[0x80:0x86] = b"PE\0\0\x64\x86"
 open(os.path.join(system, "ntoskrnl.exe"), "wb").write(kernel)
 FILES
+/usr/bin/python3 "$(dirname "$0")/../testkit/src/windows_links.py" "$point"
 
 config=$point/Windows/System32/config
 xz --no-sparse -dc "$corpus/hive_SOFTWARE_win7sp1_plaso.hive.xz" > "$config/SOFTWARE"

@@ -14,6 +14,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::volume::dressed;
 use common::{
     Spec, X64, X86, assert_exactly, assert_ntfs_sound, cat, machine, partition, windows, write_out,
 };
@@ -224,4 +225,41 @@ fn a_driver_of_its_own_is_kept_and_an_incomplete_one_left_out() {
     assert!(warned.contains(&"windows.driver.incomplete"), "{warned:?}");
     assert!(!plan.actions.iter().any(|one| one.id == "windows.driver.inject"));
     assert_eq!(after(&plan, "SYSTEM\\ControlSet001\\Services\\viostor: Start"), Some("0"));
+}
+
+/// What CompactOS has packed cannot be read, only seen to be there.
+#[test]
+fn packed_programs_are_in_nobodys_way() {
+    const PACK: &str = r#"
+import glob, os, struct, sys
+system = sys.argv[1] + '/Windows/System32/'
+for path in glob.glob(system + 'drivers/*.sys') + [system + 'ntoskrnl.exe']:
+    open(path, 'wb').close()
+    os.setxattr(path, 'system.ntfs_reparse_data', struct.pack('<IHH4I', 0x80000017, 16, 0, 1, 2, 1, 0))
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    let spec = Spec { files: &[("Windows/System32/drivers/viostor.sys", b"x")], ..Spec::TEN };
+    let prepare = |system: &mut common::Registry| system.driver("viostor", 3);
+    let Some(disk) = windows(folder.path(), &spec, prepare) else { return };
+    if dressed(&disk, spec.root(), PACK, &[]).is_none() {
+        return;
+    }
+    let drivers = folder.path().join("virtio-win");
+    virtio_win(&drivers);
+    let (machine, plan) = planned(&disk, &drivers);
+    assert_eq!(plan.refusals, []);
+    let kept: Vec<&str> = plan
+        .warnings
+        .iter()
+        .filter(|one| one.id == "windows.driver.kept")
+        .map(|one| one.message.as_str())
+        .collect();
+    assert_eq!(kept, ["it has another viostor already, which is kept"]);
+    assert!(plan.actions.iter().any(|one| one.place == "/Windows/System32/drivers/VIOSCSI.sys"
+        || one.place == "/Windows/System32/drivers/vioscsi.sys"));
+    let inventory = machine.inventory();
+    assert_eq!(inventory.systems[0].arch, Some("x86_64"));
+    let problems: Vec<String> =
+        inventory.problems.iter().map(|problem| format!("{problem:?}")).collect();
+    assert!(!problems.iter().any(|one| one.contains("ntoskrnl")), "{problems:?}");
 }

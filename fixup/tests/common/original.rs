@@ -1,7 +1,6 @@
 //! The original of a copy: a Windows that names its machine in every way there is.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -10,10 +9,10 @@ use vdisk_fixup::windows::identity::sid::MachineSid;
 use vdisk_fixup::windows::identity::swap::Swap;
 use vdisk_hive::{Editor, FileTime, Hive, ValueKind};
 use vdisk_testkit::regf::{empty_hive, seal_header};
-use vdisk_testkit::tools::{arg, must, sha256};
+use vdisk_testkit::tools::{arg, sha256};
 
-use super::volume::{GIVE, mounted};
-use super::{DISK, PARTITION, Registry, Spec, partition, utf16, windows_dressed};
+use super::volume::{GIVE, dressed};
+use super::{DISK, PARTITION, Registry, Spec, utf16, windows_dressed};
 
 /// The SID of the corpus' SAM of Windows 7.
 pub(crate) const OLD: MachineSid = MachineSid([1_760_460_187, 1_592_185_332, 161_725_925]);
@@ -61,15 +60,8 @@ pub(crate) fn original(
         prepare(system);
     };
     let disk = windows_dressed(folder, spec, system, own_partition, dress)?;
-    let volume = folder.join("volume");
-    partition(&disk, spec.root(), &volume);
     let [a, b, c] = OLD.0.map(|word| word.to_string());
-    mounted(&volume, GIVE, &[DESCRIPTORS, &a, &b, &c])?;
-    let table = must("sfdisk", &["--json", arg(&disk)]);
-    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
-    let start = table["partitiontable"]["partitions"][spec.root() - 1]["start"].as_u64().unwrap();
-    let file = fs::OpenOptions::new().write(true).open(&disk).unwrap();
-    file.write_all_at(&fs::read(&volume).unwrap(), start * 512).unwrap();
+    dressed(&disk, spec.root(), GIVE, &[DESCRIPTORS, &a, &b, &c])?;
     Some(disk)
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
 use vdisk_testkit::tools::{arg, must, said, skip};
+
+use super::partition;
 
 /// Gives files of a new directory descriptors that name accounts of two machines.
 pub(crate) const GIVE: &str = r#"
@@ -57,6 +60,20 @@ pub(crate) fn mounted(raw: &Path, script: &str, args: &[&str]) -> Option<String>
     let done = done.unwrap();
     assert!(done.status.success(), "{}", said(&done));
     Some(String::from_utf8(done.stdout).unwrap())
+}
+
+/// Runs a Python script on the mounted partition number `number` of a disk, as [`mounted`] does.
+pub(crate) fn dressed(disk: &Path, number: usize, script: &str, args: &[&str]) -> Option<String> {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let volume = folder.path().join("volume");
+    partition(disk, number, &volume);
+    let said = mounted(&volume, script, args)?;
+    let table = must("sfdisk", &["--json", arg(disk)]);
+    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
+    let start = table["partitiontable"]["partitions"][number - 1]["start"].as_u64().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(disk).unwrap();
+    file.write_all_at(&fs::read(&volume).unwrap(), start * 512).unwrap();
+    Some(said)
 }
 
 /// ntfsfix finds nothing to do, and ntfssecaudit finds `$Secure` whole.

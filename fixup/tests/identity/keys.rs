@@ -4,7 +4,7 @@ use std::fs;
 
 use vdisk_fixup::{Identity, Plan, StripOptions};
 
-use crate::common::volume::{judge, mounted};
+use crate::common::volume::{dressed, judge};
 use crate::common::{Registry, Spec, machine, partition, windows, write_out};
 
 const SSH: &str = "ProgramData/ssh/ssh_host_ed25519_key";
@@ -67,15 +67,9 @@ with open(folder + '/ssh_host_rsa_key', 'w') as key:
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let folder = folder.path();
     let Some(disk) = windows(folder, &Spec::SMALL, |_: &mut Registry| {}) else { return };
-    let volume = folder.join("volume");
-    partition(&disk, 1, &volume);
-    if mounted(&volume, COMPRESS, &[]).is_none() {
+    if dressed(&disk, 1, COMPRESS, &[]).is_none() {
         return;
     }
-    let mut bytes = fs::read(&disk).unwrap();
-    let content = fs::read(&volume).unwrap();
-    bytes[1 << 20..][..content.len()].copy_from_slice(&content);
-    fs::write(&disk, bytes).unwrap();
 
     let mut machine = machine(&disk);
     let mut plan = Plan::default();

@@ -13,7 +13,7 @@ use crate::common::exactly::Change;
 use crate::common::original::{
     CONFIG, ELEMENT, OLD, SIGNATURE, TASK, gpt_element, mbr_element, mounted_as, original,
 };
-use crate::common::volume::{judge, mounted};
+use crate::common::volume::{dressed, judge};
 use crate::common::{
     DISK, PARTITION, Registry, Spec, cat, machine, partition, windows, windows_with_bcd, write_out,
 };
@@ -237,15 +237,9 @@ os.setxattr(top + 'bob', 'system.ntfs_reparse_data', data)
 "#;
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let Some(disk) = original(folder.path(), &Spec::SMALL, |_| {}) else { return };
-    let volume = folder.path().join("volume");
-    partition(&disk, 1, &volume);
-    if mounted(&volume, MOVE, &[]).is_none() {
+    if dressed(&disk, 1, MOVE, &[]).is_none() {
         return;
     }
-    let mut bytes = fs::read(&disk).unwrap();
-    let content = fs::read(&volume).unwrap();
-    bytes[1 << 20..][..content.len()].copy_from_slice(&content);
-    fs::write(&disk, bytes).unwrap();
 
     let of = |notes: &[vdisk_fixup::Notice]| {
         let found = notes.iter().find(|note| note.id == "windows.sid.profile");
