@@ -13,8 +13,6 @@ use crate::tree::Tree;
 const MOST: u64 = 512 << 20;
 /// Names of the folder that Windows is in, as its setup chooses them.
 const FOLDERS: [&str; 3] = ["/Windows", "/WINNT", "/WINDOWS.0"];
-/// `FILE_ATTRIBUTE_REPARSE_POINT`.
-const REPARSE_POINT: u32 = 0x400;
 const LOGS: [&str; 3] = [".LOG1", ".LOG2", ".LOG"];
 
 /// The Windows on a volume, and what was wrong with it; none where there is none.
@@ -84,12 +82,7 @@ fn load(fs: &dyn GuestFs, path: &str) -> Result<(Hive, HiveState)> {
 
 /// The machine its kernel is for, by the header of the program (PE/COFF 3.3).
 fn kernel_arch(tree: &Tree<'_>, folder: &str) -> Option<&'static str> {
-    let kernel = format!("{folder}/System32/ntoskrnl.exe");
-    // That of CompactOS cannot be read, and the registry knows too.
-    if tree.stat(&kernel)?.attributes.is_some_and(|bits| bits & REPARSE_POINT != 0) {
-        return None;
-    }
-    let head = tree.bytes(&kernel, 0, 4096)?;
+    let head = tree.bytes(&format!("{folder}/System32/ntoskrnl.exe"), 0, 4096)?;
     let at = head.get(0x3c..)?.first_chunk::<4>().map(|at| u32::from_le_bytes(*at))?;
     let header = head.get(usize::try_from(at).ok()?..)?;
     let [b'P', b'E', 0, 0, low, high] = *header.first_chunk()? else { return None };
