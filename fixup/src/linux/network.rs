@@ -207,7 +207,8 @@ fn ifcfg(path: &str, text: &str) -> Vec<String> {
     ];
     let is_made = |line: &str| {
         let line = line.trim().replace(['"', '\''], "").to_ascii_lowercase();
-        MADE.contains(&line.as_str()) || line.starts_with("etherdevice=")
+        let below = line.strip_prefix("etherdevice=");
+        MADE.contains(&line.as_str()) || below.is_some_and(|device| !device.is_empty())
     };
     if text.lines().any(is_made) {
         return Vec::new();

@@ -39,8 +39,8 @@ impl Place {
         if !leaving {
             refuse_taken(target, overwrite)?;
         }
-        // An earlier run may have put its own there.
-        if !earlier {
+        // An earlier run that is gone on with may have put its own there.
+        if !earlier || restart {
             refuse_taken(&target.with_file_name(map_of(name)), overwrite)?;
         }
         let folder = JobFolder::enter(&hidden).map_err(|error| match error.kind() {
