@@ -142,8 +142,7 @@ fn capture_all(
     for (source, job) in sources.iter().zip(jobs) {
         let held = frozen.as_ref().map(|frozen| &*frozen.held).unwrap_or_default();
         let free = leave_out(source, held, args, context)?;
-        let request = request(source, job, free.as_ref(), frozen.is_some(), args)?;
-        requests.push(Capture { inputs: inputs.clone(), ..request });
+        requests.push(request(source, job, &inputs, free.as_ref(), frozen.is_some(), args)?);
         left_out.push(free);
     }
     let held = frozen.as_ref().map(|frozen| frozen.held.clone());
@@ -178,6 +177,7 @@ fn capture_all(
 fn request(
     source: &Source,
     job: &Named,
+    inputs: &[(u64, u64)],
     left_out: Option<&FreeSpace>,
     live: bool,
     args: &P2vArgs,
@@ -185,7 +185,7 @@ fn request(
     Ok(Capture {
         source: source.disk.clone(),
         source_path: source.raw_path.clone(),
-        inputs: Vec::new(),
+        inputs: inputs.to_vec(),
         sector: source.sector,
         target: job.path.clone(),
         new: image(source, job, args)?,

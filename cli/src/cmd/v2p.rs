@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
-use vdisk::{Disk, Error, Format, HostFile, Image, OpenOptions, Ranges, Result, human_size};
+use vdisk::{Disk, Error, Format, Image, OpenOptions, Ranges, Result, human_size};
 use vdisk_fixup::{MachineDisk, Plan, Target};
 use vdisk_p2v::{DiskInfo, Machine, fingerprint};
 use vdisk_v2p::{
@@ -114,8 +114,7 @@ fn refuse_itself(image: &Image, device: &DiskInfo) -> Result<()> {
     if files(image).iter().any(|file| own.contains(&number(file))) {
         return refused();
     }
-    let backing = device.backing_file.as_ref().and_then(|file| HostFile::open(file).ok());
-    match backing.is_some_and(|file| image.host_ids().contains(&file.id())) {
+    match device.backing_id().is_some_and(|id| image.host_ids().contains(&id)) {
         true => refused(),
         false => Ok(()),
     }

@@ -155,6 +155,12 @@ impl DiskInfo {
         std::iter::once(&*self.path).chain(self.partitions.iter().map(|part| &*part.path))
     }
 
+    /// Device and inode of the file that a loop device stands for.
+    #[must_use]
+    pub fn backing_id(&self) -> Option<(u64, u64)> {
+        HostFile::open(self.backing_file.as_ref()?).ok().map(|file| file.id())
+    }
+
     /// Nodes that something in the kernel holds though no use of them is known: ZFS, or a mount that
     /// is seen from another namespace only.
     #[must_use]

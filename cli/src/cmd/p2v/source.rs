@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vdisk::{Disk, Error, ErrorKind, Format, HostFile, OpenOptions, Result};
+use vdisk::{Disk, Error, ErrorKind, Format, OpenOptions, Result};
 use vdisk_fixup::{MachineDisk, Target};
 use vdisk_p2v::{DiskInfo, Held, Hold, Machine, Use};
 
@@ -66,10 +66,9 @@ impl Source {
         let unseen = claim.is_none() && !device.held_unseen().is_empty();
         device.forget_cached()?;
         let disk = OpenOptions::new().format(Format::Raw).open(&device.path)?;
-        let backing = device.backing_file.as_ref().and_then(|file| HostFile::open(file).ok());
         Ok(Self {
             name: device.path.clone(),
-            inputs: disk.host_ids().into_iter().chain(backing.map(|file| file.id())).collect(),
+            inputs: disk.host_ids().into_iter().chain(device.backing_id()).collect(),
             disk: Arc::new(disk),
             sector: device.logical_sector_size,
             raw_path: Some(device.path.clone()),
